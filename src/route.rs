@@ -1,0 +1,1 @@
+//! Which way each forward path goes (being built).
