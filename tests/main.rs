@@ -1,0 +1,3 @@
+//! The integration tests, one binary. Each line says what its module shows.
+
+mod support; // what the tests share: ports, directories, child processes, mail servers, sites
