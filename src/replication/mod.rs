@@ -1,1 +1,7 @@
 //! Replication, pure: what to send, what to apply, when to speak next. No sockets, files or clocks.
+
+pub mod cbor;
+pub mod wire;
+pub mod engine;
+pub mod schedule;
+pub mod status;

@@ -1,0 +1,45 @@
+//! CBOR (RFC 8949) forms of the directory's words, shared by the wire and by the engine's records.
+//!
+//! A position is `[invocation: 16 bytes, usn]`, a digest is 32 bytes; anything of another length is an error.
+
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
+use uuid::Uuid;
+
+use crate::directory::{Digest, Position};
+
+impl<C> Encode<C> for Position {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.array(2)?.bytes(self.invocation.as_bytes())?.u64(self.usn)?;
+        Ok(())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Position {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        if d.array()? != Some(2) {
+            return Err(DecodeError::message("a position is an array of two"));
+        }
+        let invocation = Uuid::from_bytes(exactly(d)?);
+        Ok(Position { invocation, usn: d.u64()? })
+    }
+}
+
+impl<C> Encode<C> for Digest {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.bytes(&self.0)?;
+        Ok(())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Digest {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        exactly(d).map(Digest)
+    }
+}
+
+/// A byte string of exactly `N` bytes.
+pub fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], DecodeError> {
+    d.bytes()?.try_into().map_err(|_| DecodeError::message("a byte string of the wrong length"))
+}

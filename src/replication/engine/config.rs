@@ -1,0 +1,149 @@
+//! What the engine is told by the configuration: who we are, whom we know, how patient we are.
+
+use std::time::Duration;
+
+use ed25519_dalek::{SigningKey, VerifyingKey};
+
+use crate::replication::schedule::Schedule;
+
+/// The engine's configuration, as meant.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Our own site's name.
+    pub site: String,
+    /// Signs the checkpoints of the naming contexts that we master.
+    pub key: SigningKey,
+    /// Our card, as sent in the hello.
+    pub card: String,
+    /// Every site whose card is pinned, linked to us or not: whose word on a naming context counts.
+    pub known: Vec<KnownSite>,
+    /// The sites that we exchange mail with.
+    pub partners: Vec<Partner>,
+    pub timing: Timing,
+}
+
+/// A site whose card is pinned.
+#[derive(Clone)]
+pub struct KnownSite {
+    pub site: String,
+    /// Verifies this site's checkpoints.
+    pub key: VerifyingKey,
+    /// The naming contexts that it masters, as DNs.
+    pub contexts: Vec<String>,
+}
+
+/// A site that we exchange mail with.
+#[derive(Clone)]
+pub struct Partner {
+    pub site: String,
+    /// The naming contexts that we take from it.
+    pub inbound: Passage,
+    /// The naming contexts that we send to it.
+    pub outbound: Passage,
+    pub schedule: Schedule,
+    /// The largest message that may be sent to it, in bytes of payload; its own limit may lower this.
+    pub part_bytes_max: u64,
+    /// Bytes of payload a day; none: no budget.
+    pub day_bytes_max: Option<u64>,
+    /// Hold a transfer that would delete more than this share of a naming context, in percent.
+    pub delete_percent_max: u8,
+    /// Nothing is sent until this is lifted; what comes in is still taken.
+    pub paused: bool,
+    /// Nothing ever comes back from this site (a data diode).
+    pub one_way: bool,
+}
+
+/// Which naming contexts may pass a link in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Passage {
+    #[default]
+    All,
+    /// Only these, as DNs.
+    Only(Vec<String>),
+    /// All but these, as DNs.
+    Except(Vec<String>),
+}
+
+impl Passage {
+    pub fn lets(&self, context: &str) -> bool {
+        let listed = |list: &[String]| list.iter().any(|name| same_context(name, context));
+        match self {
+            Passage::All => true,
+            Passage::Only(list) => listed(list),
+            Passage::Except(list) => !listed(list),
+        }
+    }
+}
+
+/// How patient the engine is. All of it in units that mail has: seconds to days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// A local change waits this long for company.
+    pub batching: Duration,
+    /// What was applied is acknowledged after this long, if no message of ours goes that way sooner.
+    pub acknowledgement: Duration,
+    /// A gap is given this long to fill by itself before it is asked for.
+    pub gap: Duration,
+    /// At least one message goes to each site in this time.
+    pub heartbeat: Duration,
+    /// The retransmission timeout before the first measured round trip, and its bounds (RFC 6298).
+    pub retry_first: Duration,
+    pub retry_min: Duration,
+    pub retry_max: Duration,
+    /// A site that was not heard for this many heartbeats is quiet.
+    pub quiet_heartbeats: u32,
+    /// Bytes of parts that may be unacknowledged.
+    pub window_bytes: u64,
+    /// Transfers that may be chained without an acknowledgement.
+    pub chain_max: usize,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            batching: Duration::from_secs(2),
+            acknowledgement: Duration::from_secs(2),
+            gap: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(6 * 3600),
+            retry_first: Duration::from_secs(300),
+            retry_min: Duration::from_secs(20),
+            retry_max: Duration::from_secs(2 * 86400),
+            quiet_heartbeats: 3,
+            window_bytes: 256 << 20,
+            chain_max: 32,
+        }
+    }
+}
+
+impl Partner {
+    /// A partner with nothing special about it.
+    pub fn new(site: impl Into<String>) -> Partner {
+        Partner {
+            site: site.into(),
+            inbound: Passage::All,
+            outbound: Passage::All,
+            schedule: Schedule::Always,
+            part_bytes_max: 1 << 20,
+            day_bytes_max: None,
+            delete_percent_max: 100,
+            paused: false,
+            one_way: false,
+        }
+    }
+}
+
+impl EngineConfig {
+    pub fn partner(&self, site: &str) -> Option<&Partner> {
+        self.partners.iter().find(|partner| partner.site == site)
+    }
+
+    /// The site whose pinned card says that it masters `context`.
+    pub fn master(&self, context: &str) -> Option<&KnownSite> {
+        self.known.iter().find(|known| known.contexts.iter().any(|name| same_context(name, context)))
+    }
+}
+
+/// Attribute types and the names in a naming context's DN compare without regard to case.
+pub fn same_context(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b)
+}

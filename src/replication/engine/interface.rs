@@ -1,0 +1,135 @@
+//! What goes into the engine and what comes out.
+//!
+//! PROMISES
+//!   Outputs are acted on only after the transaction that made them is committed; an output that is
+//!   lost in a crash is a lost mail, and those are harmless.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::directory::Position;
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The engine begins to run on this store (once, after each start of the daemon).
+    Start,
+    /// A deadline came, or may have.
+    Tick,
+    /// A message was opened and its sender proved.
+    Received { from: String, header: Header, payload: Vec<u8> },
+    /// A commit raised the position of one of our own naming contexts, by its number.
+    LocalCommit { context: u32 },
+    /// The next hop took the mail.
+    Sent { to: String, mail: u64 },
+    /// The next hop refused the mail or could not be reached (then `reply` is 421).
+    SendFailed { to: String, mail: u64, reply: u16, enhanced: String, text: String },
+    /// A delivery status notification came for this mail.
+    Bounced { to: String, mail: u64, status: BounceStatus, enhanced: String, text: String },
+    /// Exchange now, with one site or with all, and ask for an answer.
+    Sync { site: Option<String> },
+    /// Compare digests with one site or with all.
+    Verify { site: Option<String> },
+}
+
+/// What the sealed envelope says about the message, as far as the engine needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Rises with every message from this sender to us.
+    pub seq: u64,
+    /// The sender's clock.
+    pub time: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BounceStatus {
+    /// Still being tried.
+    Delayed,
+    /// Given up.
+    Failed,
+    /// Given up because the message was too large (552, 5.3.4, 5.2.3).
+    TooLarge,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Seal this for `to` with `mail` as its sequence number, and submit it.
+    Mail { to: String, mail: u64, payload: Vec<u8> },
+    /// Log this.
+    Event(Event),
+}
+
+/// What an operator or a log reader may want to know, by stable names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A site answered for the first time, or again after it was silent.
+    SiteUp { site: String },
+    /// A message took effect in no way, and why.
+    Refused { site: String, reason: Refusal },
+    /// A transfer is on its way.
+    TransferSent { site: String, context: String, base: Option<Shown>, target: Shown, parts: u32, bytes: u64 },
+    /// Parts were sent again.
+    Resent { site: String, context: String, parts: u32 },
+    /// A transfer was applied and its digest matched.
+    Applied { site: String, context: String, position: Shown, added: u64, changed: u64, deleted: u64 },
+    /// A transfer was not applied.
+    NotApplied { site: String, context: String, reason: String },
+    /// We asked for what we miss.
+    Requested { site: String, context: String, full: bool },
+    /// A naming context that we did not hold yet is being taken.
+    ContextAdded { context: String, master: String },
+    /// The site's replicas and ours were proved equal.
+    Equal { site: String },
+    /// A digest differs at the same position.
+    Differs { site: String, context: String, position: Shown },
+    /// Two histories claim the same point.
+    Forked { site: String, context: String, ours: Shown, theirs: Shown },
+    /// Our own naming context was ahead at a partner: we were restored from a backup.
+    Recovered { site: String, context: String, position: Shown },
+    /// A transfer waits for the operator's word.
+    Held { site: String, context: String, hold: u64, deletions: u64, entries: u64 },
+    /// The site's administrator should look at this.
+    Noticed { site: String, code: u32, text: String },
+    /// A mail came back or was refused.
+    Bounced { site: String, status: BounceStatus, enhanced: String, text: String },
+    /// Messages to this site are smaller from now on.
+    PartsHalved { site: String, part_bytes_max: u64 },
+}
+
+/// A position as shown to people and to scripts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    pub invocation: String,
+    pub usn: u64,
+}
+
+impl From<Position> for Shown {
+    fn from(position: Position) -> Self {
+        Shown { invocation: position.invocation.to_string(), usn: position.usn }
+    }
+}
+
+/// What became of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Taken,
+    /// The message was seen before; to accept it again is harmless.
+    Repeated,
+    /// The message takes no effect: answer 5xx.
+    Refused(Refusal),
+}
+
+/// Why a received message took no effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "refusal", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The sender's fault: not of our partners.
+    #[error("this site does not exchange mail with {site}")]
+    NotAPartner { site: String },
+    /// The sender's fault.
+    #[error("{reason}")]
+    Malformed { reason: String },
+}
