@@ -1,5 +1,8 @@
 //! Replication, pure: what to send, what to apply, when to speak next. No sockets, files or clocks.
 
+pub mod checkpoint;
+pub mod transfer;
+pub mod parts;
 pub mod cbor;
 pub mod wire;
 pub mod engine;
