@@ -5,6 +5,75 @@
 /// Octets of one command line, CRLF included (RFC 5321 section 4.5.3.1.4 asks for 512; ESMTP parameters add).
 pub const COMMAND_BYTES_MAX: usize = 4096;
 
+// --- relay: defaults of config::relay::RelayLimits, and bounds that are not configured ---
+
+/// Octets of a reverse path or forward path; RFC 5321 section 4.5.3.1.3 asks for 256.
+pub const PATH_BYTES_MAX: usize = 1024;
+
+/// Octets of one reply of a next hop, all lines.
+pub const REPLY_BYTES_MAX: usize = 64 << 10;
+
+/// Octets read at once while a message streams through; one such buffer a session in its data phase.
+pub const DATA_BUFFER_BYTES: usize = 64 << 10;
+
+/// Octets of the command buffer that every session keeps, idle ones too.
+pub const COMMAND_BUFFER_BYTES: usize = 2 << 10;
+
+/// Connections of clients, in all.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Connections of one client network.
+pub const CONNECTIONS_PER_NETWORK_MAX: usize = 1024;
+
+/// Forward paths of one transaction; RFC 5321 section 4.5.3.1.8 asks for 100 at least.
+pub const RECIPIENTS_MAX: usize = 1000;
+
+/// Octets of one relayed message.
+pub const MESSAGE_BYTES_MAX: u64 = 128 << 20;
+
+/// Errors of a client before it is disconnected.
+pub const ERRORS_MAX: u32 = 20;
+
+/// `Received:` headers before a message counts as looping (RFC 5321 section 6.3: 100 at least).
+pub const RECEIVED_MAX: usize = 100;
+
+/// Seconds for the next command (RFC 5321 section 4.5.3.2.7: 5 minutes).
+pub const COMMAND_TIMEOUT_S: u64 = 300;
+
+/// Seconds without an octet of the message (RFC 5321 section 4.5.3.2.5: 3 minutes).
+pub const DATA_TIMEOUT_S: u64 = 180;
+
+/// Octets a second below which a sender is cut off.
+pub const DATA_RATE_MIN_BYTES_S: u64 = 64;
+
+/// Seconds before that is measured.
+pub const SLOW_GRACE_S: u64 = 120;
+
+/// Seconds of a whole session.
+pub const SESSION_TIMEOUT_S: u64 = 24 * 3600;
+
+/// Seconds for a connection to a next hop and its greeting; the client must see 451 within its own patience.
+pub const CONNECT_TIMEOUT_S: u64 = 15;
+
+/// Seconds for a next hop's reply to a command (RFC 5321 section 4.5.3.2: 5 minutes).
+pub const REPLY_TIMEOUT_S: u64 = 240;
+
+/// Seconds for a next hop's reply to the final dot (RFC 5321 section 4.5.3.2.6: 10 minutes).
+pub const FINAL_TIMEOUT_S: u64 = 600;
+
+/// Connections to one next hop.
+pub const NEXT_HOP_CONNECTIONS_MAX: usize = 1024;
+
+/// Seconds that an idle connection to a next hop is kept.
+pub const POOL_IDLE_S: u64 = 60;
+
+/// Seconds that a dead next hop is left alone, first and at most.
+pub const BACK_OFF_MIN_S: u64 = 1;
+pub const BACK_OFF_MAX_S: u64 = 60;
+
+/// Seconds that sessions may go on after a request to stop.
+pub const DRAIN_S: u64 = 30;
+
 /// Octets of a replication message as received by SMTP.
 pub const REPLICATION_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -15,3 +84,8 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 pub const PART_BYTES_MIN: usize = 16 << 10;
 
 const _: () = assert!(PART_BYTES_MIN < REPLICATION_MESSAGE_BYTES_MAX);
+const _: () = assert!(PATH_BYTES_MAX < COMMAND_BYTES_MAX);
+const _: () = assert!(COMMAND_BUFFER_BYTES <= COMMAND_BYTES_MAX && COMMAND_BYTES_MAX <= DATA_BUFFER_BYTES);
+const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);
+const _: () = assert!((REPLICATION_MESSAGE_BYTES_MAX as u64) <= MESSAGE_BYTES_MAX);
+const _: () = assert!(BACK_OFF_MIN_S <= BACK_OFF_MAX_S && REPLY_TIMEOUT_S <= FINAL_TIMEOUT_S);

@@ -1,1 +1,3 @@
-//! Being built.
+//! Configuration: TOML text to a configuration as meant.
+
+pub mod relay;
