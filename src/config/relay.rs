@@ -87,7 +87,10 @@ impl ListenerConfig {
 pub enum ListenAddress {
     Tcp(SocketAddr),
     /// Created with the given mode; a stale socket file is replaced.
-    Unix { path: PathBuf, mode: u32 },
+    Unix {
+        path: PathBuf,
+        mode: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +242,9 @@ impl std::str::FromStr for NextHopHost {
             return Ok(NextHopHost::Address(SocketAddr::new(ip, 25)));
         }
         let (name, port) = match text.rsplit_once(':') {
-            Some((name, port)) => (name, port.parse().map_err(|_| format!("`{text}`: `{port}` is not a port"))?),
+            Some((name, port)) => {
+                (name, port.parse().map_err(|_| format!("`{text}`: `{port}` is not a port"))?)
+            }
             None => (text, 25),
         };
         if name == "mx" {
@@ -451,7 +456,9 @@ mod tests {
         }
         assert_eq!("mx.example".parse(), Ok(NextHopHost::Name("mx.example".into(), 25)));
         assert_eq!("192.0.2.1".parse::<NextHopHost>().unwrap().to_string(), "192.0.2.1:25");
-        assert!("mx.example:port".parse::<NextHopHost>().is_err() && "unix:x".parse::<NextHopHost>().is_err());
+        assert!(
+            "mx.example:port".parse::<NextHopHost>().is_err() && "unix:x".parse::<NextHopHost>().is_err()
+        );
     }
 
     #[test]

@@ -183,7 +183,9 @@ mod tests {
 
     #[test]
     fn keeps_what_was_written() {
-        for text in ["a@b", "\"a b\"@c.example", "\"a>b\"@c", "\"a\\\"@x\"@c", "x+y@[IPv6:::1]", "ü@büro.example"] {
+        for text in
+            ["a@b", "\"a b\"@c.example", "\"a>b\"@c", "\"a\\\"@x\"@c", "x+y@[IPv6:::1]", "ü@büro.example"]
+        {
             assert_eq!(Path::parse(text).unwrap().as_str(), text);
         }
         let quoted = Path::parse("\"a@b\"@c.example").unwrap();
@@ -205,7 +207,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_path() {
-        for text in ["a b@c", "a@b@c", "\"a@c", "a@", "@", "a@b..c", "a@[", "a\u{1}@c", "a\"b@c", "a@b>c", "\"a\"b@c"] {
+        for text in
+            ["a b@c", "a@b@c", "\"a@c", "a@", "@", "a@b..c", "a@[", "a\u{1}@c", "a\"b@c", "a@b>c", "\"a\"b@c"]
+        {
             assert!(Path::parse(text).is_err(), "{text}");
         }
         assert_eq!(Path::parse(&format!("{}@b", "a".repeat(5000))), Err(PathError::TooLong));

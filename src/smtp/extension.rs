@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn reads_what_a_next_hop_offers() {
-        let text = "mx.example\nPIPELINING\nsize 1000\n8BITMIME\nDSN\nAUTH PLAIN login\nXFORWARD NAME ADDR\nHELP";
+        let text =
+            "mx.example\nPIPELINING\nsize 1000\n8BITMIME\nDSN\nAUTH PLAIN login\nXFORWARD NAME ADDR\nHELP";
         let e = Extensions::parse(text.split('\n'));
         assert!(e.pipelining && e.eight_bit_mime && e.dsn && e.auth && !e.smtputf8 && !e.chunking);
         assert_eq!((e.size, &*e.auth_mechanisms, &*e.xforward), (Some(1000), "PLAIN LOGIN", "NAME ADDR"));

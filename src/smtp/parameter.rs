@@ -290,16 +290,21 @@ mod tests {
     use super::*;
 
     fn all() -> Extensions {
-        Extensions { size: Some(0), eight_bit_mime: true, smtputf8: true, dsn: true, auth: true, ..Extensions::default() }
+        Extensions {
+            size: Some(0),
+            eight_bit_mime: true,
+            smtputf8: true,
+            dsn: true,
+            auth: true,
+            ..Extensions::default()
+        }
     }
 
     #[test]
     fn mail_parameters_pass_through() {
-        for text in [
-            " SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B314 AUTH=<>",
-            " BODY=7BIT RET=FULL",
-            "",
-        ] {
+        for text in
+            [" SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B314 AUTH=<>", " BODY=7BIT RET=FULL", ""]
+        {
             let mut out = Vec::new();
             MailParameters::parse(text).unwrap().write_to(&mut out, &all());
             assert_eq!(String::from_utf8(out).unwrap(), text);
@@ -308,11 +313,9 @@ mod tests {
 
     #[test]
     fn rcpt_parameters_pass_through() {
-        for text in [
-            " NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;a+2Bb@c",
-            " NOTIFY=NEVER",
-            " ORCPT=utf-8;ü@example",
-        ] {
+        for text in
+            [" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;a+2Bb@c", " NOTIFY=NEVER", " ORCPT=utf-8;ü@example"]
+        {
             let mut out = Vec::new();
             RcptParameters::parse(text).unwrap().write_to(&mut out, &all());
             assert_eq!(String::from_utf8(out).unwrap(), text);
@@ -321,7 +324,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_refused() {
-        for text in ["SIZE=", "SIZE=-1", "SIZE=123456789012345678901", "BODY=9BIT", "RET=NONE", "ENVID==", "SMTPUTF8=1"] {
+        for text in [
+            "SIZE=",
+            "SIZE=-1",
+            "SIZE=123456789012345678901",
+            "BODY=9BIT",
+            "RET=NONE",
+            "ENVID==",
+            "SMTPUTF8=1",
+        ] {
             assert!(matches!(MailParameters::parse(text), Err(ParameterError::Value(_))), "{text}");
         }
         assert_eq!(MailParameters::parse("SIZE=1 SIZE=2"), Err(ParameterError::Twice("SIZE")));

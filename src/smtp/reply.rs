@@ -176,7 +176,11 @@ impl Enhanced {
             sound.then(|| part.iter().fold(0u16, |n, d| n * 10 + u16::from(d - b'0')))
         });
         let (class, subject, detail) = (parts.next()??, parts.next()??, parts.next()??);
-        (parts.next().is_none() && matches!(class, 2 | 4 | 5)).then_some(Enhanced(class as u8, subject, detail))
+        (parts.next().is_none() && matches!(class, 2 | 4 | 5)).then_some(Enhanced(
+            class as u8,
+            subject,
+            detail,
+        ))
     }
 }
 
@@ -234,7 +238,10 @@ fn clean(text: &str) -> String {
 fn readable(line: &[u8]) -> String {
     match std::str::from_utf8(line) {
         Ok(text) if !text.bytes().any(|b| b < b' ' || b == 0x7f) => text.to_owned(),
-        _ => line.iter().map(|b| if (b' '..0x7f).contains(b) || *b == b'\t' { *b as char } else { '?' }).collect(),
+        _ => line
+            .iter()
+            .map(|b| if (b' '..0x7f).contains(b) || *b == b'\t' { *b as char } else { '?' })
+            .collect(),
     }
 }
 
