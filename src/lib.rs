@@ -15,15 +15,15 @@
 
 #![forbid(unsafe_code)]
 
-pub mod config;
-pub mod limits;
-pub mod smtp;
-pub mod listen;
-pub mod route;
-pub mod relay;
-pub mod message;
-pub mod replication;
-pub mod directory;
-pub mod control;
-pub mod sample;
 pub mod cli;
+pub mod config;
+pub mod control;
+pub mod directory;
+pub mod limits;
+pub mod listen;
+pub mod message;
+pub mod relay;
+pub mod replication;
+pub mod route;
+pub mod sample;
+pub mod smtp;

@@ -80,6 +80,24 @@ pub const REPLICATION_MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Octets of one value of an attribute.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
+/// Octets of a distinguished name, and of one RDN.
+pub const DN_BYTES_MAX: usize = 8 << 10;
+
+/// RDNs of a distinguished name.
+pub const DN_DEPTH_MAX: usize = 64;
+
+/// Octets of an attribute's name with its options.
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 256;
+
+/// Attributes of one entry, each with any number of values.
+pub const ATTRIBUTES_MAX: usize = 1024;
+
+/// Octets of one entry in canonical form.
+pub const ENTRY_BYTES_MAX: usize = 64 << 20;
+
+/// Naming contexts in one store.
+pub const CONTEXTS_MAX: usize = 100_000;
+
 /// Octets of one part on a link, smallest that may be configured.
 pub const PART_BYTES_MIN: usize = 16 << 10;
 
@@ -89,3 +107,4 @@ const _: () = assert!(COMMAND_BUFFER_BYTES <= COMMAND_BYTES_MAX && COMMAND_BYTES
 const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);
 const _: () = assert!((REPLICATION_MESSAGE_BYTES_MAX as u64) <= MESSAGE_BYTES_MAX);
 const _: () = assert!(BACK_OFF_MIN_S <= BACK_OFF_MAX_S && REPLY_TIMEOUT_S <= FINAL_TIMEOUT_S);
+const _: () = assert!(VALUE_BYTES_MAX < ENTRY_BYTES_MAX);

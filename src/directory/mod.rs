@@ -1,8 +1,18 @@
 //! The local directory: entries by entryUUID and DN, in naming contexts, in one transactional store.
 
+pub mod attributes;
+pub mod change;
+pub mod context;
+pub mod dn;
+pub mod entry;
+pub mod memory;
 pub mod position;
 pub mod store;
-pub mod memory;
 
+pub use attributes::{Attribute, Attributes};
+pub use change::{Change, Modification, Operation};
+pub use context::ContextRecord;
+pub use dn::{Dn, Rdn};
+pub use entry::Entry;
 pub use position::{Digest, Position};
 pub use store::{Read, StoreError, Table, Write};
