@@ -12,10 +12,12 @@
 //!
 //! The formats are specified in bridgehead-replication(7); test vectors are in `tests/vectors/`.
 
+pub mod card;
 pub mod keyfile;
 pub mod keys;
 pub mod name;
 pub mod random;
+pub mod statement;
 pub mod token;
 
 /// Whose fault a refused message is.

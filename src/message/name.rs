@@ -86,6 +86,11 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+/// Like [`shown`], for text of several lines that may be longer.
+pub(super) fn shown_lines(text: &str) -> String {
+    text.chars().take(1000).map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
