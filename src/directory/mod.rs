@@ -3,8 +3,11 @@
 pub mod attributes;
 pub mod change;
 pub mod context;
+pub mod digest;
 pub mod dn;
 pub mod entry;
+pub mod log;
+pub mod lookup;
 pub mod memory;
 pub mod position;
 pub mod store;
