@@ -25,13 +25,14 @@ use minicbor::{Decode, Encode};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::directory::dn::Dn;
 use crate::directory::{Digest, Position};
 
 /// What a naming context holds at one position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The root of the naming context, as its master spells it.
-    pub context: String,
+    pub context: Dn,
     pub position: Position,
     pub digest: Digest,
     pub entries: u64,
@@ -64,10 +65,10 @@ impl Checkpoint {
     pub fn sign(&self, key: &SigningKey) -> SignedCheckpoint {
         let wire = Wire {
             version: VERSION,
-            context: self.context.clone(),
-            invocation: ByteArray::from(self.position.invocation.into_bytes()),
+            context: self.context.to_string(),
+            invocation: self.position.invocation.into_bytes().into(),
             usn: self.position.usn,
-            digest: ByteArray::from(self.digest.0),
+            digest: self.digest,
             entries: self.entries,
             time: self.time.as_second(),
         };
@@ -105,9 +106,9 @@ impl SignedCheckpoint {
             return Err(CheckpointError::Malformed);
         }
         Ok(Checkpoint {
-            context: wire.context,
+            context: Dn::parse(&wire.context).map_err(|_| CheckpointError::Malformed)?,
             position: Position { invocation: Uuid::from_bytes(*wire.invocation), usn: wire.usn },
-            digest: Digest(*wire.digest),
+            digest: wire.digest,
             entries: wire.entries,
             time: Timestamp::from_second(wire.time).map_err(|_| CheckpointError::Malformed)?,
         })
@@ -142,7 +143,7 @@ struct Wire {
     #[n(3)]
     usn: u64,
     #[n(4)]
-    digest: ByteArray<32>,
+    digest: Digest,
     #[n(5)]
     entries: u64,
     #[n(6)]
@@ -159,7 +160,7 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
-            context: "ou=paris,o=example".into(),
+            context: Dn::parse("ou=paris,o=example").unwrap(),
             position: Position { invocation: Uuid::from_u128(7), usn: 42 },
             digest: Digest([3; 32]),
             entries: 100_000,

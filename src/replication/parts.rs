@@ -74,7 +74,7 @@ pub enum PartError {
 /// Cuts a transfer into parts of at most `part_bytes_max` octets, manifest included.
 pub fn cut(manifest: &Manifest, body: &[u8], part_bytes_max: usize) -> Result<Vec<Part>, PartError> {
     let manifest = manifest.to_bytes()?;
-    let cut = body.len().min(part_bytes_max.saturating_sub(MANIFEST_BYTES_MAX).max(CUT_BYTES_MIN));
+    let cut = body.len().min(part_bytes_max.saturating_sub(manifest.len()).max(CUT_BYTES_MIN));
     let transfer = TransferId::of(&manifest, Sha256::digest(body).into(), cut as u32);
     let count = body.len().div_ceil(cut.max(1)).max(1) as u32;
     if count > PARTS_MAX {
@@ -459,6 +459,9 @@ mod tests {
         (Manifest { body_bytes: body_bytes as u64, ..manifest(Base::Nothing) }, body)
     }
 
+    /// Below what the manifest needs, so the cut is the smallest.
+    const PART_BYTES: usize = 1000;
+
     fn read_all(mut body: Body, read: &dyn Read) -> Vec<u8> {
         let mut bytes = Vec::new();
         while let Some(piece) = body.next(read).unwrap() {
@@ -496,7 +499,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_in_ranges() {
         let (manifest, body) = transfer(10_000);
-        let parts = cut(&manifest, &body, MANIFEST_BYTES_MAX + 1024).unwrap();
+        let parts = cut(&manifest, &body, PART_BYTES).unwrap();
         assert_eq!(parts.len(), 10);
         let mut store = MemoryStore::new();
         let mut tx = store.begin();
@@ -515,8 +518,8 @@ mod tests {
         let (manifest, body) = transfer(3000);
         let mut store = MemoryStore::new();
         let mut tx = store.begin();
-        for (partner, cut_bytes) in [("paris", 1024), ("paris", 1500), ("pa", 1024)] {
-            for part in cut(&manifest, &body, MANIFEST_BYTES_MAX + cut_bytes).unwrap() {
+        for (partner, cut_bytes) in [("paris", 1000), ("paris", 1500), ("pa", 1000)] {
+            for part in cut(&manifest, &body, cut_bytes).unwrap() {
                 Assembly::store(&mut tx, partner, &part).unwrap();
             }
         }
@@ -534,7 +537,7 @@ mod tests {
     #[test]
     fn contradictions_and_alterations_are_refused() {
         let (manifest, body) = transfer(3000);
-        let parts = cut(&manifest, &body, MANIFEST_BYTES_MAX + 1024).unwrap();
+        let parts = cut(&manifest, &body, PART_BYTES).unwrap();
         let mut store = MemoryStore::new();
         let mut tx = store.begin();
         Assembly::store(&mut tx, "paris", &parts[0]).unwrap();
@@ -559,7 +562,7 @@ mod tests {
     #[test]
     fn a_part_is_sent_again_as_it_was_cut() {
         let (manifest, body) = transfer(3000);
-        let parts = cut(&manifest, &body, MANIFEST_BYTES_MAX + 1024).unwrap();
+        let parts = cut(&manifest, &body, PART_BYTES).unwrap();
         let mut store = MemoryStore::new();
         let mut tx = store.begin();
         Outgoing::keep(&mut tx, "berlin", &parts).unwrap();

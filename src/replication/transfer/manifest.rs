@@ -5,21 +5,20 @@
 //!
 //! FORMAT
 //!   One CBOR array: `[0 codec version, 1 signed checkpoint, 2 kind (0 full, 1 delta, 2 repair),
-//!   3 base ([invocation, USN, digest] or null), 4 octets of the body, 5 entries added, 6 entries changed,
+//!   3 base ([[invocation, USN], digest] or null), 4 octets of the body, 5 entries added, 6 entries changed,
 //!   7 entries deleted]`.
 //!   A reader skips elements that it does not know; whatever changes the meaning of the others raises the
 //!   codec version.
 //!
 //! LIMITS
 //!   [`MANIFEST_BYTES_MAX`] octets, so that it fits beside the first octets of the body in the smallest
-//!   part; this bounds the DN of a naming context to some 600 octets.
+//!   part.
 
-use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::directory::{Digest, Position};
+use crate::limits::{DN_BYTES_MAX, PART_BYTES_MIN};
 use crate::replication::checkpoint::SignedCheckpoint;
 
 /// What a transfer is: read before the body.
@@ -54,9 +53,7 @@ pub enum ManifestError {
     Malformed,
     #[error("the transfer is coded in version {0}, newer than this program")]
     Version(u32),
-    #[error(
-        "the manifest is {0} octets long, more than {MANIFEST_BYTES_MAX}: the DN of the context is too long"
-    )]
+    #[error("the manifest is {0} octets long, more than {MANIFEST_BYTES_MAX}")]
     TooLong(usize),
 }
 
@@ -64,7 +61,7 @@ impl Manifest {
     pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
         let (kind, base) = match self.base {
             Base::Nothing => (KIND_FULL, None),
-            Base::At(position, digest) => (KIND_DELTA, Some(WireBase::new(position, digest))),
+            Base::At(position, digest) => (KIND_DELTA, Some((position, digest))),
             Base::Repair => (KIND_REPAIR, None),
         };
         let wire = Wire {
@@ -100,10 +97,7 @@ impl Manifest {
         }
         let base = match (wire.kind, wire.base) {
             (KIND_FULL, None) => Base::Nothing,
-            (KIND_DELTA, Some(base)) => {
-                let position = Position { invocation: Uuid::from_bytes(*base.invocation), usn: base.usn };
-                Base::At(position, Digest(*base.digest))
-            }
+            (KIND_DELTA, Some((position, digest))) => Base::At(position, digest),
             (KIND_REPAIR, None) => Base::Repair,
             _ => return Err(ManifestError::Malformed),
         };
@@ -119,7 +113,9 @@ impl Manifest {
 }
 
 /// Most octets of an encoded manifest.
-pub const MANIFEST_BYTES_MAX: usize = 1 << 10;
+pub const MANIFEST_BYTES_MAX: usize = DN_BYTES_MAX + (1 << 10);
+
+const _: () = assert!(MANIFEST_BYTES_MAX < PART_BYTES_MIN);
 
 /// The version of the body's format that this program writes and the only one that it reads.
 pub const CODEC_VERSION: u32 = 1;
@@ -138,7 +134,7 @@ struct Wire {
     #[n(2)]
     kind: u8,
     #[n(3)]
-    base: Option<WireBase>,
+    base: Option<(Position, Digest)>,
     #[n(4)]
     body_bytes: u64,
     #[n(5)]
@@ -149,35 +145,16 @@ struct Wire {
     deleted: u64,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct WireBase {
-    #[n(0)]
-    invocation: ByteArray<16>,
-    #[n(1)]
-    usn: u64,
-    #[n(2)]
-    digest: ByteArray<32>,
-}
-
-impl WireBase {
-    fn new(position: Position, digest: Digest) -> WireBase {
-        WireBase {
-            invocation: position.invocation.into_bytes().into(),
-            usn: position.usn,
-            digest: digest.0.into(),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::replication::checkpoint::Checkpoint;
 
     pub(crate) fn manifest(base: Base) -> Manifest {
         let checkpoint = Checkpoint {
-            context: "ou=paris,o=example".into(),
+            context: crate::directory::dn::Dn::parse("ou=paris,o=example").unwrap(),
             position: Position { invocation: Uuid::from_u128(7), usn: 42 },
             digest: Digest([3; 32]),
             entries: 100_000,
@@ -212,6 +189,6 @@ pub(crate) mod tests {
         bytes[1] = 2;
         assert_eq!(Manifest::from_bytes(&bytes), Err(ManifestError::Version(2)));
         assert_eq!(Manifest::from_bytes(b"\xff\xff"), Err(ManifestError::Malformed));
-        assert_eq!(Manifest::from_bytes(&[0; 5000]), Err(ManifestError::TooLong(5000)));
+        assert_eq!(Manifest::from_bytes(&[0; 50_000]), Err(ManifestError::TooLong(50_000)));
     }
 }
