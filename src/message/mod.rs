@@ -13,10 +13,13 @@
 //! The formats are specified in bridgehead-replication(7); test vectors are in `tests/vectors/`.
 
 pub mod card;
+pub mod envelope;
 pub mod keyfile;
 pub mod keys;
 pub mod name;
+pub mod open;
 pub mod random;
+pub mod seal;
 pub mod statement;
 pub mod token;
 
