@@ -80,11 +80,20 @@ pub const REPLICATION_MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Octets of one value of an attribute.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
-/// Octets of a distinguished name, and of one RDN.
-pub const DN_BYTES_MAX: usize = 8 << 10;
+/// Octets of one RDN.
+pub const RDN_BYTES_MAX: usize = 1 << 10;
 
 /// RDNs of a distinguished name.
 pub const DN_DEPTH_MAX: usize = 64;
+
+/// Octets of a distinguished name: any that consists of RDNs within their bounds.
+pub const DN_BYTES_MAX: usize = DN_DEPTH_MAX * (RDN_BYTES_MAX + 1);
+
+/// Octets of LDIF that wait in memory for their parents to come in the same file.
+pub const DEFERRED_BYTES_MAX: usize = 128 << 20;
+
+/// An attribute with more values than this is changed value by value.
+pub const WHOLE_ATTRIBUTE_VALUES_MAX: usize = 32;
 
 /// Octets of an attribute's name with its options.
 pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 256;
@@ -94,6 +103,7 @@ pub const ATTRIBUTES_MAX: usize = 1024;
 
 /// Octets of one entry in canonical form.
 pub const ENTRY_BYTES_MAX: usize = 64 << 20;
+const _: () = assert!(VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
 
 /// Naming contexts in one store.
 pub const CONTEXTS_MAX: usize = 100_000;
@@ -107,4 +117,3 @@ const _: () = assert!(COMMAND_BUFFER_BYTES <= COMMAND_BYTES_MAX && COMMAND_BYTES
 const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);
 const _: () = assert!((REPLICATION_MESSAGE_BYTES_MAX as u64) <= MESSAGE_BYTES_MAX);
 const _: () = assert!(BACK_OFF_MIN_S <= BACK_OFF_MAX_S && REPLY_TIMEOUT_S <= FINAL_TIMEOUT_S);
-const _: () = assert!(VALUE_BYTES_MAX < ENTRY_BYTES_MAX);

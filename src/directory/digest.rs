@@ -170,7 +170,7 @@ pub fn visit_items(
     failure.map_or(Ok(()), Err)
 }
 
-/// The end of the prefix-range for a whole naming context, for whoever clears it.
+/// Forgets all nodes.
 pub(super) fn clear(tx: &mut dyn Write, context: u32) -> Result<(), StoreError> {
     let (from, to) = range(context);
     tx.delete_range(Table::Digest, &from, &to)

@@ -7,7 +7,7 @@
 //! STANDARDS
 //!   RFC 4514 sections 2 and 3 (string form); RFC 4518 in part (case, spaces).
 //! LIMITS
-//!   `DN_BYTES_MAX` octets, `DN_DEPTH_MAX` RDNs.
+//!   `DN_DEPTH_MAX` RDNs of `RDN_BYTES_MAX` octets each.
 //! BUGS
 //!   Unicode is not brought to one normal form before comparison. Attribute types are compared as
 //!   written: `cn` and `2.5.4.3` are two types. The quoted and `;` forms of RFC 1779 are refused.
@@ -16,7 +16,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::limits::{DN_BYTES_MAX, DN_DEPTH_MAX};
+use crate::limits::{DN_BYTES_MAX, DN_DEPTH_MAX, RDN_BYTES_MAX};
 
 /// A distinguished name; the first RDN is the entry's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub struct Rdn {
 pub enum DnError {
     #[error("the name is empty")]
     Empty,
-    #[error("the name is longer than {DN_BYTES_MAX} octets")]
+    #[error("the name, or a part of it with more than {RDN_BYTES_MAX} octets, is too long")]
     TooLong,
     #[error("the name has more than {DN_DEPTH_MAX} parts")]
     TooDeep,
@@ -140,7 +140,7 @@ impl Rdn {
         if text.is_empty() {
             return Err(DnError::Empty);
         }
-        if text.len() > DN_BYTES_MAX {
+        if text.len() > RDN_BYTES_MAX {
             return Err(DnError::TooLong);
         }
         for pair in split(text, b'+') {
@@ -379,7 +379,7 @@ mod tests {
         ] {
             assert_eq!(Dn::parse(text), Err(error), "{text:?}");
         }
-        assert_eq!(Dn::parse(&format!("cn={}", "a".repeat(DN_BYTES_MAX))), Err(DnError::TooLong));
+        assert_eq!(Dn::parse(&format!("cn={}", "a".repeat(RDN_BYTES_MAX))), Err(DnError::TooLong));
         assert_eq!(Dn::parse(&vec!["a=b"; DN_DEPTH_MAX + 1].join(",")), Err(DnError::TooDeep));
     }
 

@@ -51,11 +51,7 @@ pub enum EntryError {
 impl Entry {
     /// The canonical octets.
     pub fn encode(&self) -> Vec<u8> {
-        let mut octets = Vec::with_capacity(1024);
-        let mut encoder = Encoder::new(&mut octets);
-        // Writing to a Vec cannot fail.
-        let _ = write(self, &mut encoder);
-        octets
+        encode(self.uuid, self.parent, &self.rdn, &self.attributes)
     }
 
     /// From canonical octets of any origin.
@@ -82,13 +78,24 @@ pub fn hash_of(octets: &[u8]) -> Digest {
 
 const HASH_DOMAIN: &[u8] = b"bridgehead entry 1\0";
 
+/// The canonical octets of the entry with these parts.
+pub(super) fn encode(uuid: Uuid, parent: Uuid, rdn: &Rdn, attributes: &Attributes) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(1024);
+    // Writing to a Vec cannot fail.
+    let _ = write(&mut Encoder::new(&mut octets), uuid, parent, rdn, attributes);
+    octets
+}
+
 fn write(
-    entry: &Entry,
     e: &mut Encoder<&mut Vec<u8>>,
+    uuid: Uuid,
+    parent: Uuid,
+    rdn: &Rdn,
+    attributes: &Attributes,
 ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-    e.array(4)?.bytes(entry.uuid.as_bytes())?.bytes(entry.parent.as_bytes())?.str(entry.rdn.as_str())?;
-    e.array(entry.attributes.len() as u64)?;
-    for attribute in &entry.attributes {
+    e.array(4)?.bytes(uuid.as_bytes())?.bytes(parent.as_bytes())?.str(rdn.as_str())?;
+    e.array(attributes.len() as u64)?;
+    for attribute in attributes {
         e.array(2)?.str(attribute.name())?.array(attribute.values().len() as u64)?;
         for value in attribute.values() {
             e.bytes(value)?;

@@ -63,22 +63,21 @@ pub enum AttributeTouch {
     Values(BTreeSet<Vec<u8>>),
 }
 
-/// Writes the records of one commit as it goes on.
+/// Gathers what one commit touches; nothing is written before [`Appender::finish`].
+#[derive(Default)]
 pub struct Appender {
-    context: u32,
-    usn: u64,
-    sequence: u32,
+    records: Vec<Vec<u8>>,
     buffer: Vec<u8>,
     /// Batch, first ordinal, count.
     run: Option<([u8; 12], u32, u32)>,
 }
 
 impl Appender {
-    pub fn begin(context: u32, usn: u64) -> Appender {
-        Appender { context, usn, sequence: 0, buffer: Vec::new(), run: None }
+    pub fn new() -> Appender {
+        Self::default()
     }
 
-    pub fn touch(&mut self, tx: &mut dyn Write, touched: &Touched) -> Result<(), StoreError> {
+    pub fn touch(&mut self, touched: &Touched) {
         if let Touched::Added(uuid) = touched {
             let (batch, ordinal) = batch_of(*uuid);
             match &mut self.run {
@@ -94,42 +93,41 @@ impl Appender {
             self.end_run();
             encode(touched, &mut self.buffer);
         }
-        if self.buffer.len() >= RECORD_BYTES { self.write(tx) } else { Ok(()) }
+        if self.buffer.len() >= RECORD_BYTES {
+            self.records.push(std::mem::take(&mut self.buffer));
+        }
     }
 
-    /// `reached`: the state that the commit leads to.
-    pub fn finish(mut self, tx: &mut dyn Write, reached: Summary) -> Result<(), StoreError> {
+    /// Writes the records. `reached`: the state that the commit leads to. A repair that ends at the USN
+    /// where the store already stands is logged behind what is there.
+    pub fn finish(
+        mut self,
+        tx: &mut dyn Write,
+        context: u32,
+        usn: u64,
+        reached: Summary,
+    ) -> Result<(), StoreError> {
         self.end_run();
-        self.write(tx)?;
+        if !self.buffer.is_empty() {
+            self.records.push(self.buffer);
+        }
+        let mut last = 0;
+        tx.scan_back(Table::Log, &key(context, usn, 0), &key(context, usn + 1, 0), &mut |key, _| {
+            last = sequence_of(key);
+            false
+        })?;
+        for (sequence, record) in (last + 1..).zip(&self.records) {
+            tx.put(Table::Log, &key(context, usn, sequence), record)?;
+        }
         let mut head = reached.entries.to_be_bytes().to_vec();
         head.extend_from_slice(&reached.digest.0);
-        tx.put(Table::Log, &key(self.context, self.usn, 0), &head)
-    }
-
-    /// Takes back what was written.
-    pub fn abandon(self, tx: &mut dyn Write) -> Result<(), StoreError> {
-        tx.delete_range(Table::Log, &key(self.context, self.usn, 0), &key(self.context, self.usn + 1, 0))
+        tx.put(Table::Log, &key(context, usn, 0), &head)
     }
 
     fn end_run(&mut self) {
         if let Some((batch, first, count)) = self.run.take() {
-            let mut e = Encoder::new(&mut self.buffer);
-            let _ = e
-                .u8(ADDED)
-                .and_then(|e| e.bytes(&batch))
-                .and_then(|e| e.u32(first))
-                .and_then(|e| e.u32(count));
+            encode_run(&mut self.buffer, &batch, first, count);
         }
-    }
-
-    fn write(&mut self, tx: &mut dyn Write) -> Result<(), StoreError> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        self.sequence += 1;
-        tx.put(Table::Log, &key(self.context, self.usn, self.sequence), &self.buffer)?;
-        self.buffer.clear();
-        Ok(())
     }
 }
 
@@ -141,9 +139,9 @@ pub fn append(
     reached: Summary,
     touched: &[Touched],
 ) -> Result<(), StoreError> {
-    let mut appender = Appender::begin(context, usn);
-    touched.iter().try_for_each(|touched| appender.touch(tx, touched))?;
-    appender.finish(tx, reached)
+    let mut appender = Appender::new();
+    touched.iter().for_each(|touched| appender.touch(touched));
+    appender.finish(tx, context, usn, reached)
 }
 
 /// What was touched since `usn`; None if this store never stood there, or the log was trimmed past it.
@@ -180,6 +178,11 @@ pub fn held(read: &dyn Read, context: u32, usn: u64) -> Result<Option<Summary>, 
     let mut octets = [0; 32];
     octets.copy_from_slice(digest);
     Ok(Some(Summary { entries: u64::from_be_bytes(*entries), digest: Digest(octets) }))
+}
+
+/// Forgets all; the floor is then for the caller to set.
+pub(super) fn clear(tx: &mut dyn Write, context: u32) -> Result<(), StoreError> {
+    tx.delete_range(Table::Log, &key(context, 0, 0), &key(context + 1, 0, 0))
 }
 
 /// Forgets what is needed only for USNs below `usn`.
@@ -263,19 +266,30 @@ fn key(context: u32, usn: u64, sequence: u32) -> [u8; 16] {
     key
 }
 
+fn sequence_of(key: &[u8]) -> u32 {
+    let mut sequence = [0; 4];
+    sequence.copy_from_slice(&key[12..16]);
+    u32::from_be_bytes(sequence)
+}
+
 fn usn_of(key: &[u8]) -> u64 {
     let mut usn = [0; 8];
     usn.copy_from_slice(&key[4..12]);
     u64::from_be_bytes(usn)
 }
 
+fn encode_run(buffer: &mut Vec<u8>, batch: &[u8; 12], first: u32, count: u32) {
+    let mut e = Encoder::new(buffer);
+    let _ = e.u8(ADDED).and_then(|e| e.bytes(batch)).and_then(|e| e.u32(first)).and_then(|e| e.u32(count));
+}
+
 /// One CBOR item after another. Writing to a Vec cannot fail.
 fn encode(touched: &Touched, buffer: &mut Vec<u8>) {
-    let mut e = Encoder::new(buffer);
+    let mut e = Encoder::new(&mut *buffer);
     let _ = match touched {
         Touched::Added(uuid) => {
             let (batch, ordinal) = batch_of(*uuid);
-            e.u8(ADDED).and_then(|e| e.bytes(&batch)).and_then(|e| e.u32(ordinal)).and_then(|e| e.u32(1))
+            return encode_run(buffer, &batch, ordinal, 1);
         }
         Touched::Deleted(uuid) => e.u8(DELETED).and_then(|e| e.bytes(uuid.as_bytes())),
         Touched::Named(uuid) => e.u8(NAMED).and_then(|e| e.bytes(uuid.as_bytes())),

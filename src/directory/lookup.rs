@@ -76,6 +76,25 @@ pub fn has_children(read: &dyn Read, context: u32, uuid: Uuid) -> Result<bool, S
     Ok(found)
 }
 
+/// How many steps down the deepest entry beneath this one is, counted no further than `bound`.
+pub fn height(read: &dyn Read, context: u32, uuid: Uuid, bound: usize) -> Result<usize, StoreError> {
+    let mut level = vec![uuid];
+    for height in 0..bound {
+        let mut below = Vec::new();
+        for uuid in level {
+            children(read, context, uuid, &mut |child| {
+                below.push(child);
+                true
+            })?;
+        }
+        if below.is_empty() {
+            return Ok(height);
+        }
+        level = below;
+    }
+    Ok(bound)
+}
+
 /// Visits all entries by batch, then ordinal: entries of one import in the order of its file.
 pub fn scan_entries(
     read: &dyn Read,

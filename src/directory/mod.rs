@@ -2,7 +2,9 @@
 
 pub mod attributes;
 pub mod change;
+pub mod commit;
 pub mod context;
+mod difference;
 pub mod digest;
 pub mod dn;
 pub mod entry;
@@ -10,6 +12,7 @@ pub mod log;
 pub mod lookup;
 pub mod memory;
 pub mod position;
+pub mod replica;
 pub mod store;
 
 pub use attributes::{Attribute, Attributes};
