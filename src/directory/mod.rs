@@ -8,6 +8,8 @@ mod difference;
 pub mod digest;
 pub mod dn;
 pub mod entry;
+#[cfg(test)]
+mod histories;
 pub mod log;
 pub mod lookup;
 pub mod memory;
