@@ -86,8 +86,11 @@ pub const RDN_BYTES_MAX: usize = 1 << 10;
 /// RDNs of a distinguished name.
 pub const DN_DEPTH_MAX: usize = 64;
 
-/// Octets of a distinguished name: any that consists of RDNs within their bounds.
-pub const DN_BYTES_MAX: usize = DN_DEPTH_MAX * (RDN_BYTES_MAX + 1);
+/// Octets of an entry's distinguished name: any that consists of RDNs within their bounds.
+pub const ENTRY_DN_BYTES_MAX: usize = DN_DEPTH_MAX * (RDN_BYTES_MAX + 1);
+
+/// Octets of a naming context's distinguished name.
+pub const DN_BYTES_MAX: usize = 8 << 10;
 
 /// Octets of LDIF that wait in memory for their parents to come in the same file.
 pub const DEFERRED_BYTES_MAX: usize = 128 << 20;

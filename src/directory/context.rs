@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::dn::{Dn, DnError};
 use super::position::{Digest, Position};
 use super::store::{Read, StoreError, Table, Write};
-use crate::limits::CONTEXTS_MAX;
+use crate::limits::{CONTEXTS_MAX, DN_BYTES_MAX};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextRecord {
@@ -32,6 +32,8 @@ pub struct ContextRecord {
 pub enum ContextError {
     #[error("there is a naming context {0} already")]
     Exists(Dn),
+    #[error("the name of a naming context has more than {DN_BYTES_MAX} octets")]
+    TooLong,
     #[error("more than {CONTEXTS_MAX} naming contexts")]
     TooMany,
     #[error(transparent)]
@@ -55,6 +57,9 @@ pub fn create_context(
     master: &str,
     invocation: Uuid,
 ) -> Result<ContextRecord, ContextError> {
+    if dn.to_string().len() > DN_BYTES_MAX {
+        return Err(ContextError::TooLong);
+    }
     let known = contexts(tx.as_read())?;
     if known.iter().any(|record| record.dn.matches(dn)) {
         return Err(ContextError::Exists(dn.clone()));

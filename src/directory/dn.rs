@@ -16,7 +16,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::limits::{DN_BYTES_MAX, DN_DEPTH_MAX, RDN_BYTES_MAX};
+use crate::limits::{DN_DEPTH_MAX, ENTRY_DN_BYTES_MAX, RDN_BYTES_MAX};
 
 /// A distinguished name; the first RDN is the entry's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +54,7 @@ pub enum DnError {
 impl Dn {
     /// Reads the string form of a name with at least one RDN.
     pub fn parse(text: &str) -> Result<Dn, DnError> {
-        if text.len() > DN_BYTES_MAX {
+        if text.len() > ENTRY_DN_BYTES_MAX {
             return Err(DnError::TooLong);
         }
         let rdns = split(text, b',').map(Rdn::parse).collect::<Result<Vec<_>, _>>()?;
