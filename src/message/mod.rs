@@ -16,6 +16,7 @@ pub mod card;
 pub mod envelope;
 pub mod keyfile;
 pub mod keys;
+pub mod mime;
 pub mod name;
 pub mod open;
 pub mod random;
