@@ -15,6 +15,7 @@ pub mod lookup;
 pub mod memory;
 pub mod position;
 pub mod replica;
+pub mod sqlite;
 pub mod store;
 
 pub use attributes::{Attribute, Attributes};

@@ -1,0 +1,617 @@
+//! The embedded store: one SQLite file, used by one process at a time, read by any number.
+//!
+//! PROMISES
+//!   What `commit` returned for survives a crash of the process and of the machine (WAL, synchronous=FULL). What was
+//!   not committed is gone. A copy of the file, made by `backup` or behind our back, says so when it is opened:
+//!   `is_restored`, so that a master takes a new invocation id.
+//! LIMITS
+//!   A record takes less than 1 GiB.
+//! FAILURE
+//!   `Locked` names the process that has the store; `Full` leaves it as it was before the transaction; `Damaged`
+//!   asks for a backup or a partner.
+//! BUGS
+//!   The file must not lie on a network file system. A disk that lies about fsync loses commits.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rustix::fs::{FlockOperation, flock};
+
+use super::store::{Read, StoreError, Table, Visit, Write};
+
+/// The store, open for writing.
+pub struct SqliteStore {
+    connection: Connection,
+    statements: Statements,
+    restored: bool,
+    /// Holds the lock for as long as the store is open.
+    _lock: File,
+}
+
+/// Rolls back when dropped without [`SqliteTransaction::commit`].
+pub struct SqliteTransaction<'s> {
+    store: &'s mut SqliteStore,
+}
+
+/// The store, open for reading, beside whoever writes.
+pub struct SqliteReader {
+    connection: Connection,
+    statements: Statements,
+}
+
+/// One consistent view; later commits are not seen in it.
+pub struct SqliteSnapshot<'r> {
+    reader: &'r SqliteReader,
+}
+
+impl SqliteStore {
+    /// Opens the store in a directory, and creates it if it is not there.
+    pub fn open(directory: &Path) -> Result<SqliteStore, StoreError> {
+        let lock = lock(&directory.join(LOCK_FILE))?;
+        let path = directory.join(FILE);
+        // SQLite gives its other files the mode of this one: people's data is not for everybody.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| io_failed(&path, &e))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
+        prepare(&connection)?;
+        connection
+            .execute_batch(&format!(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"
+            ))
+            .map_err(failed)?;
+        create_schema(&connection)?;
+        let restored = note_identity(&connection, &path)?;
+        Ok(SqliteStore { connection, statements: Statements::new(), restored, _lock: lock })
+    }
+
+    pub fn begin(&mut self) -> Result<SqliteTransaction<'_>, StoreError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        Ok(SqliteTransaction { store: self })
+    }
+
+    /// Whether this file is a copy of another one: a backup, a clone. True until
+    /// [`SqliteStore::settle`]d.
+    pub fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// Notes that what follows from a restore was done: from now on this file is the original.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM meta WHERE key = ?1", [RESTORED]).map_err(failed)?;
+        self.restored = false;
+        Ok(())
+    }
+
+    /// Copies the store as it is now into a new file, which is opened as `is_restored`. The copy is there
+    /// whole and on disk, or not at all.
+    pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        if to.exists() {
+            return Err(StoreError::Failed(format!("{} exists already", to.display())));
+        }
+        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let draft = tempfile::Builder::new()
+            .prefix(".backup")
+            .tempfile_in(directory)
+            .map_err(|e| io_failed(directory, &e))?;
+        {
+            let mut copy = Connection::open(draft.path()).map_err(failed)?;
+            let backup = rusqlite::backup::Backup::new(&self.connection, &mut copy).map_err(failed)?;
+            backup.run_to_completion(1024, Duration::ZERO, None).map_err(failed)?;
+            drop(backup);
+            copy.execute_batch("PRAGMA journal_mode = DELETE").map_err(failed)?;
+            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, x'01')", [RESTORED])
+                .map_err(failed)?;
+        }
+        draft.as_file().sync_all().map_err(|e| io_failed(to, &e))?;
+        draft.persist_noclobber(to).map_err(|e| io_failed(to, &e.error))?;
+        File::open(directory).and_then(|d| d.sync_all()).map_err(|e| io_failed(directory, &e))
+    }
+
+    /// Reads every page; what is wrong with the file, in SQLite's words.
+    pub fn damages(&self) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.connection.prepare("PRAGMA quick_check").map_err(failed)?;
+        let lines = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
+        let lines = lines.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    }
+}
+
+impl SqliteTransaction<'_> {
+    pub fn commit(self) -> Result<(), StoreError> {
+        self.store.connection.execute_batch("COMMIT").map_err(failed)
+        // On failure SQLite may keep the transaction open; dropping `self` ends it.
+    }
+
+    fn statement(&self, verb: Verb, table: Table) -> Result<CachedStatement<'_>, StoreError> {
+        self.store.statements.prepare(&self.store.connection, verb, table)
+    }
+}
+
+impl Drop for SqliteTransaction<'_> {
+    fn drop(&mut self) {
+        // SQLite itself rolls back after some errors, such as a full disk.
+        if !self.store.connection.is_autocommit() {
+            let _ = self.store.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+impl SqliteReader {
+    /// Opens the store in a directory, where it must be.
+    pub fn open(directory: &Path) -> Result<SqliteReader, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(directory.join(FILE), flags).map_err(failed)?;
+        prepare(&connection)?;
+        match schema_version(&connection)? {
+            SCHEMA => Ok(SqliteReader { connection, statements: Statements::new() }),
+            other => Err(other_schema(other)),
+        }
+    }
+
+    pub fn snapshot(&mut self) -> Result<SqliteSnapshot<'_>, StoreError> {
+        // The view is fixed by the first read.
+        self.connection
+            .execute_batch("BEGIN; SELECT count(*) FROM (SELECT 1 FROM meta LIMIT 1)")
+            .map_err(failed)?;
+        Ok(SqliteSnapshot { reader: self })
+    }
+}
+
+impl Drop for SqliteSnapshot<'_> {
+    fn drop(&mut self) {
+        let _ = self.reader.connection.execute_batch("ROLLBACK");
+    }
+}
+
+/// What [`Read`] needs, for whoever has a connection.
+trait Connected {
+    fn connected(&self) -> (&Connection, &Statements);
+}
+
+impl Connected for SqliteTransaction<'_> {
+    fn connected(&self) -> (&Connection, &Statements) {
+        (&self.store.connection, &self.store.statements)
+    }
+}
+
+impl Connected for SqliteSnapshot<'_> {
+    fn connected(&self) -> (&Connection, &Statements) {
+        (&self.reader.connection, &self.reader.statements)
+    }
+}
+
+impl Connected for SqliteStore {
+    fn connected(&self) -> (&Connection, &Statements) {
+        (&self.connection, &self.statements)
+    }
+}
+
+impl<C: Connected> Read for C {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let (connection, statements) = self.connected();
+        let mut statement = statements.prepare(connection, Verb::Get, table)?;
+        statement.query_row([key], |row| row.get(0)).optional().map_err(failed)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit) -> Result<(), StoreError> {
+        scan(self.connected(), Verb::Scan, table, from, to, visit)
+    }
+
+    fn scan_back(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit) -> Result<(), StoreError> {
+        scan(self.connected(), Verb::ScanBack, table, from, to, visit)
+    }
+}
+
+impl Write for SqliteTransaction<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.statement(Verb::Put, table)?.execute(params![key, value]).map_err(failed)?;
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.statement(Verb::Delete, table)?.execute([key]).map_err(failed)?;
+        Ok(())
+    }
+
+    fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.statement(Verb::DeleteRange, table)?.execute([from, to]).map_err(failed)?;
+        Ok(())
+    }
+
+    fn savepoint(&mut self) -> Result<(), StoreError> {
+        self.store.connection.execute_batch("SAVEPOINT nested").map_err(failed)
+    }
+
+    fn end_savepoint(&mut self, keep: bool) -> Result<(), StoreError> {
+        let end = if keep { "RELEASE nested" } else { "ROLLBACK TO nested; RELEASE nested" };
+        self.store.connection.execute_batch(end).map_err(failed)
+    }
+
+    fn as_read(&self) -> &dyn Read {
+        self
+    }
+}
+
+fn scan(
+    (connection, statements): (&Connection, &Statements),
+    verb: Verb,
+    table: Table,
+    from: &[u8],
+    to: &[u8],
+    visit: &mut Visit,
+) -> Result<(), StoreError> {
+    let mut statement = statements.prepare(connection, verb, table)?;
+    let mut rows = statement.query([from, to]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let blob = |column| row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
+        if !visit(blob(0).map_err(failed)?, blob(1).map_err(failed)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Get,
+    Put,
+    Delete,
+    DeleteRange,
+    Scan,
+    ScanBack,
+}
+
+/// The text of each statement, made once; SQLite keeps the compiled ones by their text.
+struct Statements(Vec<String>);
+
+impl Statements {
+    const VERBS: [&str; 6] = [
+        "SELECT value FROM $ WHERE key = ?1",
+        "INSERT INTO $ (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+        "DELETE FROM $ WHERE key = ?1",
+        "DELETE FROM $ WHERE key >= ?1 AND key < ?2",
+        "SELECT key, value FROM $ WHERE key >= ?1 AND key < ?2 ORDER BY key",
+        "SELECT key, value FROM $ WHERE key >= ?1 AND key < ?2 ORDER BY key DESC",
+    ];
+
+    fn new() -> Statements {
+        let of = |table: &Table| Self::VERBS.map(|text| text.replace('$', name(*table)));
+        Statements(Table::ALL.iter().flat_map(of).collect())
+    }
+
+    fn prepare<'c>(
+        &self,
+        connection: &'c Connection,
+        verb: Verb,
+        table: Table,
+    ) -> Result<CachedStatement<'c>, StoreError> {
+        let text = &self.0[table as usize * Self::VERBS.len() + verb as usize];
+        connection.prepare_cached(text).map_err(failed)
+    }
+}
+
+const FILE: &str = "directory.db";
+const LOCK_FILE: &str = "lock";
+/// The layout of the tables.
+const SCHEMA: i64 = 1;
+/// "BRHD": what `file` and other tools know the file by.
+const APPLICATION: i64 = 0x4252_4844;
+/// The write-ahead log shrinks to this after it was longer.
+const WAL_BYTES_KEPT: u64 = 16 << 20;
+const CACHE_KIB: u64 = 64 << 10;
+/// Records in the table `meta` that are the file's own affair.
+const RESTORED: &[u8] = b"sqlite restored";
+const IDENTITY: &[u8] = b"sqlite identity";
+
+fn name(table: Table) -> &'static str {
+    match table {
+        Table::Meta => "meta",
+        Table::Context => "context",
+        Table::Entry => "entry",
+        Table::Name => "name",
+        Table::Log => "log",
+        Table::Digest => "digest",
+        Table::Checkpoint => "checkpoint",
+        Table::Peer => "peer",
+        Table::Outbox => "outbox",
+        Table::Inbox => "inbox",
+        Table::Hold => "hold",
+        Table::Quarantine => "quarantine",
+    }
+}
+
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_prepared_statement_cache_capacity(Statements::VERBS.len() * Table::ALL.len() + 8);
+    connection.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;"
+        ))
+        .map_err(failed)
+}
+
+fn schema_version(connection: &Connection) -> Result<i64, StoreError> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)
+}
+
+fn other_schema(found: i64) -> StoreError {
+    StoreError::Failed(format!("the file has layout {found}, this program knows {SCHEMA}"))
+}
+
+fn create_schema(connection: &Connection) -> Result<(), StoreError> {
+    match schema_version(connection)? {
+        SCHEMA => return Ok(()),
+        0 => {}
+        other => return Err(other_schema(other)),
+    }
+    let mut script = format!("BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA};");
+    for table in Table::ALL {
+        let name = name(table);
+        script += &format!("CREATE TABLE {name} (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;");
+    }
+    script += "COMMIT;";
+    connection.execute_batch(&script).map_err(failed)
+}
+
+/// Notes which file this is; whether it is another than the one noted before, or a backup.
+fn note_identity(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let metadata = fs::metadata(path).map_err(|e| io_failed(path, &e))?;
+    let born = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let identity = format!("{} {}", metadata.ino(), born.unwrap_or_default().as_nanos()).into_bytes();
+    let value = |key: &[u8]| -> Result<Option<Vec<u8>>, StoreError> {
+        let found = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0));
+        found.optional().map_err(failed)
+    };
+    let restored = value(RESTORED)?.is_some();
+    let noted = value(IDENTITY)?;
+    if noted.as_ref() == Some(&identity) {
+        return Ok(restored);
+    }
+    let copied = restored || noted.is_some();
+    let put = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    connection.execute(put, params![IDENTITY, identity]).map_err(failed)?;
+    if copied {
+        connection.execute(put, params![RESTORED, [1u8]]).map_err(failed)?;
+    }
+    connection.execute_batch("COMMIT").map_err(failed)?;
+    Ok(copied)
+}
+
+/// Takes the lock file, with our process id in it for whoever meets it.
+fn lock(path: &PathBuf) -> Result<File, StoreError> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| io_failed(path, &e))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let _ = file.take(20).read_to_string(&mut pid);
+            return Err(StoreError::Locked(format!("process {}", pid.trim())));
+        }
+        Err(error) => return Err(io_failed(path, &error.into())),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(|e| io_failed(path, &e))?;
+    Ok(file)
+}
+
+fn io_failed(path: &Path, error: &io::Error) -> StoreError {
+    let text = format!("{}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(text),
+        _ => StoreError::Failed(text),
+    }
+}
+
+fn failed(error: rusqlite::Error) -> StoreError {
+    let text = error.to_string();
+    match &error {
+        rusqlite::Error::SqliteFailure(code, _) => match code.code {
+            ErrorCode::DiskFull => StoreError::Full(text),
+            _ if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full(text),
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Locked(text),
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged(text),
+            _ => StoreError::Failed(text),
+        },
+        rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..) => {
+            StoreError::Damaged(text)
+        }
+        _ => StoreError::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryStore;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn store() -> (tempfile::TempDir, SqliteStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(directory.path()).unwrap();
+        (directory, store)
+    }
+
+    #[test]
+    fn what_is_committed_stays_and_what_is_not_is_gone() {
+        let (directory, mut store) = store();
+        let mut tx = store.begin().unwrap();
+        tx.put(Table::Peer, b"a", b"1").unwrap();
+        tx.commit().unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.put(Table::Peer, b"b", b"2").unwrap();
+        drop(tx);
+        drop(store);
+        let store = SqliteStore::open(directory.path()).unwrap();
+        assert_eq!(store.get(Table::Peer, b"a").unwrap(), Some(b"1".to_vec()));
+        assert_eq!(store.get(Table::Peer, b"b").unwrap(), None);
+        assert_eq!(store.damages().unwrap(), Vec::<String>::new());
+        let mode = fs::metadata(directory.path().join(FILE)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn one_process_writes_and_others_read() {
+        let (directory, mut store) = store();
+        let Err(StoreError::Locked(holder)) = SqliteStore::open(directory.path()) else {
+            panic!("opened twice")
+        };
+        assert_eq!(holder, format!("process {}", std::process::id()));
+        let mut reader = SqliteReader::open(directory.path()).unwrap();
+        let before = reader.snapshot().unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.put(Table::Peer, b"a", b"1").unwrap();
+        tx.commit().unwrap();
+        assert_eq!(before.get(Table::Peer, b"a").unwrap(), None);
+        drop(before);
+        assert_eq!(reader.snapshot().unwrap().get(Table::Peer, b"a").unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn copies_know_that_they_are_copies() {
+        let (directory, mut store) = store();
+        let mut tx = store.begin().unwrap();
+        tx.put(Table::Peer, b"a", b"1").unwrap();
+        tx.commit().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        store.backup(&elsewhere.path().join(FILE)).unwrap();
+        assert!(store.backup(&elsewhere.path().join(FILE)).is_err(), "never over a file");
+        assert!(!store.is_restored());
+        drop(store);
+        assert!(!SqliteStore::open(directory.path()).unwrap().is_restored());
+
+        let mut copy = SqliteStore::open(elsewhere.path()).unwrap();
+        assert!(copy.is_restored());
+        assert_eq!(copy.get(Table::Peer, b"a").unwrap(), Some(b"1".to_vec()));
+        drop(copy);
+        copy = SqliteStore::open(elsewhere.path()).unwrap();
+        assert!(copy.is_restored(), "until settled");
+        copy.settle().unwrap();
+        drop(copy);
+        assert!(!SqliteStore::open(elsewhere.path()).unwrap().is_restored());
+
+        let third = tempfile::tempdir().unwrap();
+        fs::copy(directory.path().join(FILE), third.path().join(FILE)).unwrap();
+        assert!(SqliteStore::open(third.path()).unwrap().is_restored(), "copied behind our back");
+    }
+
+    #[test]
+    fn what_is_no_store_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        fs::write(&path, b"this is no database, but it is somebody's file".repeat(100)).unwrap();
+        assert!(matches!(SqliteStore::open(directory.path()), Err(StoreError::Damaged(_))));
+        assert!(fs::read(&path).unwrap().starts_with(b"this is"));
+        let (directory, store) = store();
+        store.connection.execute_batch("PRAGMA user_version = 99").unwrap();
+        drop(store);
+        assert!(matches!(SqliteStore::open(directory.path()), Err(StoreError::Failed(_))));
+        assert!(matches!(SqliteReader::open(directory.path()), Err(StoreError::Failed(_))));
+        assert!(matches!(SqliteReader::open(Path::new("/nonexistent")), Err(StoreError::Failed(_))));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(Vec<u8>, Vec<u8>),
+        Delete(Vec<u8>),
+        DeleteRange(Vec<u8>, Vec<u8>),
+        Savepoint,
+        EndSavepoint(bool),
+        End(bool),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let key = || proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0x7f), Just(0xff)], 0..3);
+        prop_oneof![
+            6 => (key(), key()).prop_map(|(k, v)| Step::Put(k, v)),
+            2 => key().prop_map(Step::Delete),
+            1 => (key(), key()).prop_map(|(a, b)| Step::DeleteRange(a, b)),
+            2 => Just(Step::Savepoint),
+            2 => any::<bool>().prop_map(Step::EndSavepoint),
+            1 => any::<bool>().prop_map(Step::End),
+        ]
+    }
+
+    fn dump(read: &dyn Read, back: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all = Vec::new();
+        let mut note = |key: &[u8], value: &[u8]| {
+            all.push((key.to_vec(), value.to_vec()));
+            all.len() < 7
+        };
+        let (from, to) = (&[][..], &[0xff, 0xff][..]);
+        if back {
+            read.scan_back(Table::Entry, from, to, &mut note)
+        } else {
+            read.scan(Table::Entry, from, to, &mut note)
+        }
+        .unwrap();
+        all
+    }
+
+    /// Runs the steps of one transaction; whether it is to be committed.
+    fn run(tx: &mut dyn Write, steps: &mut dyn Iterator<Item = Step>) -> bool {
+        let mut depth = 0;
+        for step in steps {
+            match step {
+                Step::Put(key, value) => tx.put(Table::Entry, &key, &value).unwrap(),
+                Step::Delete(key) => tx.delete(Table::Entry, &key).unwrap(),
+                Step::DeleteRange(from, to) => tx.delete_range(Table::Entry, &from, &to).unwrap(),
+                Step::Savepoint => {
+                    depth += 1;
+                    tx.savepoint().unwrap();
+                }
+                Step::EndSavepoint(keep) if depth > 0 => {
+                    depth -= 1;
+                    tx.end_savepoint(keep).unwrap();
+                }
+                Step::EndSavepoint(_) => {}
+                Step::End(commit) => return commit,
+            }
+        }
+        true
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn it_does_what_the_store_in_memory_does(steps in proptest::collection::vec(any_step(), 1..60)) {
+            let (_directory, mut real) = store();
+            let mut model = MemoryStore::new();
+            let (mut ours, mut theirs) = (steps.clone().into_iter().peekable(), steps.into_iter());
+            while ours.peek().is_some() {
+                let mut tx = real.begin().unwrap();
+                let mut model_tx = model.begin();
+                let commit = run(&mut tx, &mut ours);
+                run(&mut model_tx, &mut theirs);
+                prop_assert_eq!(dump(&tx, false), dump(&model_tx, false));
+                prop_assert_eq!(dump(&tx, true), dump(&model_tx, true));
+                if commit {
+                    tx.commit().unwrap();
+                    model_tx.commit();
+                }
+            }
+            prop_assert_eq!(dump(&real, false), dump(&model, false));
+        }
+    }
+}
