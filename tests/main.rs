@@ -1,3 +1,4 @@
 //! The integration tests, one binary. Each line says what its module shows.
 
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
+mod messages; // replication mail as real mail systems leave it

@@ -12,6 +12,7 @@
 //!
 //! The formats are specified in bridgehead-replication(7); test vectors are in `tests/vectors/`.
 
+pub mod bounce;
 pub mod card;
 pub mod envelope;
 pub mod keyfile;

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-pub use hpke::rand_core::CryptoRng;
+pub use hpke::rand_core::{CryptoRng, Rng};
 use hpke::rand_core::{TryCryptoRng, TryRng, UnwrapErr};
 use sha2::{Digest, Sha256};
 
@@ -70,8 +70,6 @@ impl TryCryptoRng for Seeded {}
 
 #[cfg(test)]
 mod tests {
-    use hpke::rand_core::Rng;
-
     use super::*;
 
     #[test]
