@@ -5,9 +5,11 @@
 
 use std::path::PathBuf;
 
+use bridgehead::message::bounce;
 use bridgehead::message::card::{Card, CardFields};
 use bridgehead::message::keys::SiteKey;
-use bridgehead::message::mime::{Letter, compose};
+use bridgehead::message::mime::{ExtractError, Letter, compose, extract};
+use bridgehead::message::open::open;
 use bridgehead::message::random::{Rng, Seeded};
 use bridgehead::message::seal::{Header, seal};
 
@@ -70,4 +72,103 @@ fn what_is_sent_stays_as_it_is() {
         std::fs::write(path("as-sent.eml"), as_sent()).unwrap();
     }
     assert_eq!(String::from_utf8(as_sent()), String::from_utf8(sample("as-sent.eml")));
+}
+
+/// Each of these still holds the sealed message, whole.
+const SURVIVORS: &[&str] = &[
+    "as-sent.eml",
+    "tagged-footer-rewrapped.eml",
+    "one-line-lf.eml",
+    "quoted-printable.eml",
+    "binary.eml",
+    "list-footer.eml",
+    "wrapped-by-scanner.eml",
+    "retyped-as-text.eml",
+    "forwarded-quoted.eml",
+    "mime-headers-lost.eml",
+    "appended-to-attachment.eml",
+];
+
+#[test]
+fn what_mail_systems_rewrite_still_opens() {
+    let (beta, alpha) = (site("beta", 2).0, site("alpha", 1).1);
+    for name in SURVIVORS {
+        let attachment = extract(&sample(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let opened = open(&beta, "beta", |_| Some(alpha.clone()), &attachment.sealed)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(opened.payload, payload(), "{name}");
+    }
+    let id = extract(&sample("as-sent.eml")).unwrap().message_id;
+    assert_eq!(id, Some(format!("bh.{}@alpha.example", token())));
+}
+
+#[test]
+fn what_is_lost_is_named() {
+    let whole = sealed().len();
+    for (name, expected) in [
+        ("lost-stripped.eml", ExtractError::Stripped),
+        ("lost-replaced.eml", ExtractError::Stripped),
+        ("lost-emptied.eml", ExtractError::Stripped),
+        ("lost-truncated.eml", ExtractError::Truncated { expected: whole, present: 557 }),
+        ("lost-truncated-before.eml", ExtractError::TruncatedBefore),
+        ("lost-user-mail.eml", ExtractError::UserMail),
+        ("lost-user-mail-with-attachment.eml", ExtractError::UserMail),
+        ("lost-converted.eml", ExtractError::Converted),
+    ] {
+        let error = extract(&sample(name)).unwrap_err();
+        assert_eq!(error, expected, "{name}");
+        assert_eq!(error.refusal().code / 100, 5, "{name}");
+    }
+}
+
+#[test]
+fn a_mail_cut_anywhere_is_refused_or_whole() {
+    let mail = as_sent();
+    let last_line_of_base64 = mail.len() - "\r\n--=_bh--\r\n".len();
+    for length in 0..mail.len() {
+        match extract(&mail[..length]) {
+            Ok(attachment) => {
+                assert!(attachment.sealed == sealed() && length >= last_line_of_base64, "{length}")
+            }
+            Err(error) => assert!(length < last_line_of_base64, "{length}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_mail_altered_anywhere_opens_to_the_same_or_not_at_all() {
+    let (beta, alpha) = (site("beta", 2).0, site("alpha", 1).1);
+    let mail = as_sent();
+    for at in 0..mail.len() {
+        for octet in [0, b'\n', b'A', b'-', 0xff] {
+            let mut altered = mail.clone();
+            altered[at] = octet;
+            let opened =
+                extract(&altered).map(|found| open(&beta, "beta", |_| Some(alpha.clone()), &found.sealed));
+            if let Ok(Ok(opened)) = opened {
+                assert_eq!(opened.payload, payload(), "{at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn monstrous_mail_is_refused_within_bounds() {
+    let nested = b"Content-Type: message/rfc822\r\n\r\n".repeat(40_000);
+    assert_eq!(extract(&nested), Err(ExtractError::TooComplex));
+    // Hidden from a look at the raw mail: the nested messages are base64 inside a nested message.
+    let hidden = {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(&nested);
+        format!("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n{text}\r\n")
+    };
+    assert_eq!(extract(hidden.as_bytes()), Err(ExtractError::UserMail));
+    assert!(bounce::parse(hidden.as_bytes()).is_none());
+    let parts =
+        [&b"Content-Type: multipart/mixed; boundary=x\r\n\r\n"[..], &b"--x\r\n\r\n".repeat(50_000)].concat();
+    assert_eq!(extract(&parts), Err(ExtractError::TooComplex));
+    let large = vec![b'\n'; 65 << 20];
+    assert_eq!(extract(&large), Err(ExtractError::TooLarge(large.len())));
+    let parentheses = [&b"Content-Type: ("[..], &b"(".repeat(200_000), b"\r\n\r\nx"].concat();
+    assert_eq!(extract(&parentheses), Err(ExtractError::UserMail));
 }

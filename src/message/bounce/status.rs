@@ -19,8 +19,7 @@ pub fn parse(leaf: &Leaf) -> Option<Bounce> {
     let text = String::from_utf8_lossy(&content[..content.len().min(STATUS_BYTES_MAX)]);
     let groups = groups(&text);
     let reporting_mta = groups.iter().find_map(|group| field(group, "Reporting-MTA")).map(untyped);
-    let recipients: Vec<_> =
-        groups.iter().filter_map(|group| recipient(group)).take(RECIPIENTS_MAX).collect();
+    let recipients: Vec<_> = groups.iter().filter_map(recipient).take(RECIPIENTS_MAX).collect();
     (!recipients.is_empty()).then(|| Bounce { reporting_mta, recipients, ..Bounce::default() })
 }
 
