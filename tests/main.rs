@@ -2,3 +2,4 @@
 
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod messages; // replication mail as real mail systems leave it
+mod simulation; // the real engine and codecs in seeded worlds of bad mail

@@ -6,5 +6,7 @@ pub mod parts;
 pub mod cbor;
 pub mod wire;
 pub mod engine;
+pub mod pacing;
+pub mod peer;
 pub mod schedule;
 pub mod status;

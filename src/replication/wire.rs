@@ -13,8 +13,8 @@
 //!   heard   = {0 sequence number heard last, 1 milliseconds between hearing and telling}
 //!   hello   = {0 card text, 1 capabilities, 2 part_bytes_max, 3 this answers your hello}
 //!   vector  = {0 context, ?1 position, ?2 digest, 3 standing}
-//!   request = {0 context, ?1 base position, ?2 base digest, ?3 transfer id, 4 [[first, last] missing part], 5 full}
-//!   part    = {0 context, 1 transfer id, 2 index, 3 count, 4 bytes}
+//!   request = {0 context, ?1 base position, ?2 base digest, ?3 transfer id, 4 [[first, last] missing part]}
+//!   part    = {0 context, 1 part (see parts)}
 //!   digests = {0 context, 1 position, 2 body (see verify)}
 //!   notice  = {0 code, ?1 context, 2 text}
 //!   ```
@@ -25,10 +25,11 @@
 //! FAILURE
 //!   [`WireError`]: the sender's fault; the message is refused and nothing of it takes effect.
 
-use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
+use super::parts::{Part, TransferId};
 use crate::directory::{Digest, Position};
 
 /// The protocol that this program speaks; a message of another number is refused.
@@ -45,9 +46,6 @@ pub const NAME_BYTES_MAX: usize = 1024;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// Runs of missing parts in one request; the rest is asked for next time.
 pub const RANGES_MAX: usize = 256;
-pub const PART_COUNT_MAX: u32 = 1 << 20;
-
-const _: () = assert!(PART_COUNT_MAX as usize >= PARTS_MAX, "one message's parts must fit a transfer");
 
 /// One message, as said.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -142,35 +140,27 @@ pub enum Standing {
 pub struct Request {
     #[n(0)]
     pub context: String,
+    /// None: everything.
     #[n(1)]
     pub base: Option<Position>,
     #[n(2)]
     pub base_digest: Option<Digest>,
     /// Parts of this transfer are missing: those in `missing`.
     #[n(3)]
-    pub transfer: Option<ByteArray<8>>,
+    pub transfer: Option<TransferId>,
     #[n(4)]
     #[cbor(default, skip_if = "Vec::is_empty")]
     pub missing: Vec<(u32, u32)>,
-    /// The base is worthless: everything, please.
-    #[n(5)]
-    #[cbor(default, skip_if = "not")]
-    pub full: bool,
 }
 
+/// One part of a transfer of this naming context.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct PartItem {
     #[n(0)]
     pub context: String,
     #[n(1)]
-    pub transfer: ByteArray<8>,
-    #[n(2)]
-    pub index: u32,
-    #[n(3)]
-    pub count: u32,
-    #[n(4)]
-    pub bytes: ByteVec,
+    pub part: Part,
 }
 
 /// One step of a comparison of two replicas, in the words of [`verify`](crate::replication).
@@ -267,7 +257,7 @@ impl Message {
             bound(request.missing.iter().all(|(first, last)| first <= last), "requests")?;
         }
         for part in &self.parts {
-            bound(name(&part.context) && part.count <= PART_COUNT_MAX && part.index < part.count, "parts")?;
+            bound(name(&part.context) && part.part.index < part.part.count, "parts")?;
         }
         Ok(())
     }
@@ -310,10 +300,13 @@ mod tests {
             Some(Hello { card: "card".into(), capabilities: 1, part_bytes_max: 65536, answer: true });
         message.parts.push(PartItem {
             context: "ou=north,o=example".into(),
-            transfer: [1; 8].into(),
-            index: 0,
-            count: 2,
-            bytes: vec![1, 2, 3].into(),
+            part: Part {
+                transfer: TransferId([1; 16]),
+                index: 0,
+                count: 2,
+                manifest: vec![9],
+                bytes: vec![1, 2, 3],
+            },
         });
         message.requests.push(Request {
             context: "o=x".into(),
@@ -321,7 +314,6 @@ mod tests {
             base_digest: None,
             transfer: None,
             missing: vec![(0, 3)],
-            full: false,
         });
         message
     }
@@ -355,7 +347,7 @@ mod tests {
         long.vector[0].context = "x".repeat(NAME_BYTES_MAX + 1);
         assert_eq!(Message::decode(&long.encode()), Err(WireError::Bound("context names")));
         let mut beyond = message();
-        beyond.parts[0].index = 2;
+        beyond.parts[0].part.index = 2;
         assert_eq!(Message::decode(&beyond.encode()), Err(WireError::Bound("parts")));
         let mut newer = message();
         newer.protocol = 2;

@@ -38,7 +38,7 @@ pub struct Partner {
     pub site: String,
     /// The naming contexts that we take from it.
     pub inbound: Passage,
-    /// The naming contexts that we send to it.
+    /// The naming contexts that we send to it; a hub passes on more than its own.
     pub outbound: Passage,
     pub schedule: Schedule,
     /// The largest message that may be sent to it, in bytes of payload; its own limit may lower this.
@@ -58,6 +58,8 @@ pub struct Partner {
 pub enum Passage {
     #[default]
     All,
+    /// Outbound: what we master. Inbound: what the partner masters.
+    Own,
     /// Only these, as DNs.
     Only(Vec<String>),
     /// All but these, as DNs.
@@ -65,10 +67,11 @@ pub enum Passage {
 }
 
 impl Passage {
+    /// Whether the list names it; [`Passage::Own`] depends on the master and lists nothing.
     pub fn lets(&self, context: &str) -> bool {
         let listed = |list: &[String]| list.iter().any(|name| same_context(name, context));
         match self {
-            Passage::All => true,
+            Passage::All | Passage::Own => true,
             Passage::Only(list) => listed(list),
             Passage::Except(list) => !listed(list),
         }
@@ -121,7 +124,7 @@ impl Partner {
         Partner {
             site: site.into(),
             inbound: Passage::All,
-            outbound: Passage::All,
+            outbound: Passage::Own,
             schedule: Schedule::Always,
             part_bytes_max: 1 << 20,
             day_bytes_max: None,

@@ -4,33 +4,58 @@
 //!   Pure: no sockets, files, clocks or randomness. Everything it must remember is in the store's
 //!   tables, written in the caller's transaction, so that a crash between any two steps loses nothing
 //!   but mail, and mail is allowed to be lost.
+//!   A replica changes only by a transfer whose result has the digest that the master of the naming
+//!   context signed, whoever carried it; it never goes back in its master's history.
+//!   Nothing but hello goes to a site that never answered. An idle link carries heartbeats only.
 //!
 //! USE
 //!   `handle` one input within a transaction, commit it, then drain `output` and act on it. Call
 //!   `handle(Input::Tick)` at `deadline`. After a transaction that was not committed, drop the engine and
 //!   make a new one.
+//!
+//! ```text
+//!   Received ─► inbound ─┬─► apply   (parts put together, proved, applied)
+//!                        ├─► compare (their vector against ours: behind, ahead, equal)
+//!                        └─► serve   (what they ask for)
+//!   Tick, LocalCommit ─► outbound (what is due) ─► compose (messages within the byte limit)
+//! ```
 
+pub mod apply;
+pub mod compare;
+pub mod compose;
 pub mod config;
+pub mod inbound;
 pub mod interface;
+pub mod outbound;
+mod plain;
+pub mod serve;
+pub mod turn;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 
 pub use config::{EngineConfig, KnownSite, Partner, Passage, Timing};
 pub use interface::{BounceStatus, Event, Header, Input, Outcome, Output, Refusal, Shown};
 
+use super::peer::{Millis, Peer};
 use crate::directory::{StoreError, Write};
+use turn::Turn;
 
 pub struct Engine {
     config: EngineConfig,
     outputs: VecDeque<Output>,
-    deadline: Option<Timestamp>,
+    /// When to look at each site next; drawn from its record, never the only copy.
+    due: BTreeMap<String, Millis>,
 }
 
 impl Engine {
     pub fn new(config: EngineConfig) -> Engine {
-        Engine { config, outputs: VecDeque::new(), deadline: None }
+        Engine { config, outputs: VecDeque::new(), due: BTreeMap::new() }
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
     }
 
     /// Takes one input at the time `now`, writing what must be remembered into `tx`.
@@ -43,8 +68,25 @@ impl Engine {
         now: Timestamp,
         input: Input,
     ) -> Result<Outcome, StoreError> {
-        let _ = (tx, now, input, &self.config);
-        Ok(Outcome::Taken)
+        let mut turn = Turn::begin(&self.config, &mut self.outputs, tx, now.as_millisecond())?;
+        let mut outcome = Outcome::Taken;
+        match input {
+            Input::Start => turn.start()?,
+            Input::Tick => {}
+            Input::Received { from, header, payload } => outcome = turn.receive(&from, header, &payload)?,
+            Input::LocalCommit { context } => turn.committed(context)?,
+            Input::Sent { to, mail } => turn.sent(&to, mail)?,
+            Input::SendFailed { to, mail, reply, enhanced, text } => {
+                turn.send_failed(&to, mail, reply, &enhanced, &text)?;
+            }
+            Input::Bounced { to, mail, status, enhanced, text } => {
+                turn.bounced(&to, mail, status, &enhanced, &text)?;
+            }
+            Input::Sync { site } | Input::Verify { site } => turn.ask_all(site.as_deref())?,
+        }
+        turn.speak_where_due(&self.due)?;
+        turn.end(&mut self.due)?;
+        Ok(outcome)
     }
 
     /// The next thing to do, once the transaction is committed.
@@ -54,6 +96,13 @@ impl Engine {
 
     /// When to call `handle(Input::Tick)` next, if nothing happens before.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.deadline
+        let first = self.due.values().min()?;
+        // A site for which nothing is due has a deadline out of time.
+        Timestamp::from_millisecond(*first).ok()
     }
+}
+
+/// What the store holds of one site, or a blank record.
+fn load(tx: &dyn Write, site: &str) -> Result<Peer, StoreError> {
+    Ok(Peer::load(tx.as_read(), site)?.unwrap_or_default())
 }

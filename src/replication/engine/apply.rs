@@ -1,0 +1,280 @@
+//! Parts arrive and become transfers; transfers are proved and applied.
+//!
+//! PROMISES
+//!   Parts are kept in any order. What a transfer changes becomes visible whole, after the result's digest
+//!   was found to be the one that the master of the naming context signed; else nothing of it is kept.
+//!   A transfer whose base is not here yet waits for it. A position never goes back in its master's history.
+
+use std::collections::BTreeSet;
+
+use super::Event;
+use super::config::same_context;
+use super::plain::{self as transfer, TransferError};
+use super::turn::{Turn, point, sooner};
+use crate::directory::context::{self, ContextError, ContextRecord};
+use crate::directory::{StoreError, Table};
+use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
+use crate::replication::pacing::millis;
+use crate::replication::parts::{Assembly, PartError};
+use crate::replication::peer::Peer;
+use crate::replication::transfer::{Base, Manifest};
+use crate::replication::wire::PartItem;
+
+/// What the parts of one message came to.
+pub(super) struct Received {
+    /// There were parts, new or not: an acknowledgement is owed.
+    pub any: bool,
+    /// The naming contexts that may have got further.
+    pub contexts: BTreeSet<String>,
+}
+
+/// What is to be done with a complete transfer.
+enum Verdict {
+    Apply(Checkpoint),
+    /// Its base is not here yet.
+    Wait,
+    /// We are there already, or beyond.
+    Obsolete,
+    Refuse(String),
+    /// It starts at our position, but not from what we hold.
+    Differs,
+}
+
+impl Turn<'_> {
+    pub(super) fn take_parts(
+        &mut self,
+        from: &str,
+        peer: &mut Peer,
+        parts: Vec<PartItem>,
+    ) -> Result<Received, StoreError> {
+        let mut received = Received { any: !parts.is_empty(), contexts: BTreeSet::new() };
+        let Some(partner) = self.config.partner(from) else { return Ok(received) };
+        for PartItem { context, part } in parts {
+            if peer.finished.contains(&part.transfer) {
+                continue;
+            }
+            if !self.takes(partner, &context) {
+                self.not_applied(from, &context, "it is not taken from this site".into());
+                continue;
+            }
+            match Assembly::store(self.tx, from, &part) {
+                Ok(assembly) => {
+                    let link = peer.link(&context);
+                    if !assembly.is_complete() {
+                        link.ask_at = Some(self.now + millis(self.config.timing.gap));
+                        link.asks = 0;
+                    }
+                    received.contexts.insert(context);
+                }
+                Err(PartError::Store(error)) => return Err(error),
+                Err(error) => self.not_applied(from, &context, error.to_string()),
+            }
+        }
+        Ok(received)
+    }
+
+    /// Applies what can be applied of this naming context, until nothing more can.
+    pub(super) fn apply_ready(
+        &mut self,
+        from: &str,
+        peer: &mut Peer,
+        context: &str,
+    ) -> Result<(), StoreError> {
+        while self.apply_one(from, peer, context)? {}
+        Ok(())
+    }
+
+    fn apply_one(&mut self, from: &str, peer: &mut Peer, context: &str) -> Result<bool, StoreError> {
+        for assembly in Assembly::all_from(self.tx.as_read(), from)? {
+            let Ok(Some(manifest)) = assembly.manifest() else { continue };
+            let Ok(said) = manifest.checkpoint.claimed() else {
+                self.discard(peer, &assembly)?;
+                continue;
+            };
+            if !same_context(&said.context.to_string(), context) {
+                continue;
+            }
+            let whole = peer.link(context).ask_full;
+            match self.judge(&manifest, &said, whole)? {
+                Verdict::Wait => {}
+                Verdict::Obsolete => self.discard(peer, &assembly)?,
+                Verdict::Refuse(reason) => {
+                    assembly.drop_all(self.tx)?;
+                    self.not_applied(from, context, reason);
+                }
+                Verdict::Differs => {
+                    assembly.drop_all(self.tx)?;
+                    self.not_applied(from, context, "its base is not what we hold at that position".into());
+                    self.start_over(peer, context);
+                }
+                Verdict::Apply(_) if !assembly.is_complete() => {}
+                Verdict::Apply(checkpoint) => {
+                    let applied = self.apply(from, peer, &assembly, &manifest, &checkpoint)?;
+                    if applied {
+                        self.discard(peer, &assembly)?;
+                        return Ok(true);
+                    }
+                    // Not remembered as finished: the same transfer may come again and fit then.
+                    assembly.drop_all(self.tx)?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Decides on a transfer by its manifest alone. `whole`: what we hold was found to be wrong, so a
+    /// full load of the same position counts as progress.
+    fn judge(&mut self, manifest: &Manifest, said: &Checkpoint, whole: bool) -> Result<Verdict, StoreError> {
+        let name = said.context.to_string();
+        let Some(master) = self.config.master(&name) else {
+            return Ok(Verdict::Refuse("no pinned card says who masters it".into()));
+        };
+        let checkpoint = match manifest.checkpoint.verify(&master.key) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => return Ok(Verdict::Refuse(error.to_string())),
+        };
+        let Some(record) = self.context(&name).cloned() else {
+            let fits = manifest.base == Base::Nothing;
+            return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
+        };
+        let target = checkpoint.position;
+        let Some((position, digest)) = point(&record) else {
+            let fits = manifest.base == Base::Nothing;
+            return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
+        };
+        let here = target == position;
+        if record.is_on_history(&target) && !(whole && here && manifest.base == Base::Nothing) {
+            return Ok(Verdict::Obsolete);
+        }
+        Ok(match manifest.base {
+            Base::At(base, base_digest) if base == position && base_digest == digest => {
+                self.forward(&record, checkpoint)?
+            }
+            // The sender proved our position and found something else there.
+            Base::At(base, _) if base == position => Verdict::Differs,
+            Base::At(base, _) if record.is_on_history(&base) => Verdict::Obsolete,
+            Base::At(..) => Verdict::Wait,
+            Base::Nothing if here => Verdict::Apply(checkpoint),
+            Base::Nothing => self.forward(&record, checkpoint)?,
+            Base::Repair => Verdict::Obsolete,
+        })
+    }
+
+    /// Onward in one invocation is a higher USN; from one invocation to another, the master's own clock
+    /// says which checkpoint is the later one.
+    fn forward(&mut self, record: &ContextRecord, checkpoint: Checkpoint) -> Result<Verdict, StoreError> {
+        let onward = if checkpoint.position.invocation == record.position.invocation {
+            checkpoint.position.usn > record.position.usn
+        } else {
+            let held = self.checkpoint(record)?.and_then(|signed| signed.claimed().ok());
+            held.is_none_or(|held| checkpoint.time >= held.time)
+        };
+        Ok(if onward { Verdict::Apply(checkpoint) } else { Verdict::Obsolete })
+    }
+
+    /// Whether it was applied; if not, nothing of it is left.
+    fn apply(
+        &mut self,
+        from: &str,
+        peer: &mut Peer,
+        assembly: &Assembly,
+        manifest: &Manifest,
+        checkpoint: &Checkpoint,
+    ) -> Result<bool, StoreError> {
+        let name = checkpoint.context.to_string();
+        let body = match assembly.open(self.tx.as_read()) {
+            Ok((_, body)) => body,
+            Err(PartError::Store(error)) => return Err(error),
+            Err(error) => {
+                self.not_applied(from, &name, error.to_string());
+                return Ok(false);
+            }
+        };
+        let Some(number) = self.number_of(checkpoint)? else { return Ok(false) };
+        self.tx.savepoint()?;
+        let result = transfer::apply(self.tx, number, manifest, checkpoint, body);
+        self.tx.end_savepoint(result.is_ok())?;
+        match result {
+            Ok(applied) => {
+                self.keep_checkpoint(number, &manifest.checkpoint)?;
+                self.refresh(number)?;
+                self.event(Event::Applied {
+                    site: from.to_owned(),
+                    context: name.clone(),
+                    position: checkpoint.position.into(),
+                    added: applied.added,
+                    changed: applied.changed,
+                    deleted: applied.deleted,
+                });
+                self.moved(from, peer, &name)?;
+                Ok(true)
+            }
+            Err(TransferError::Store(error)) => Err(error),
+            Err(error) => {
+                self.not_applied(from, &name, error.to_string());
+                self.start_over(peer, &name);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Tells the site that we hold nothing, so that it sends everything.
+    fn start_over(&self, peer: &mut Peer, context: &str) {
+        let wait = peer.timeout(&self.config.timing);
+        let link = peer.link(context);
+        // Not at once a second time: a site that keeps sending what does not fit costs little.
+        let wait = if link.ask_full { wait } else { 0 };
+        link.ask_full = true;
+        link.ask_at = sooner(link.ask_at, self.now + wait);
+    }
+
+    /// The number of the naming context, which is created when it is new to this store.
+    fn number_of(&mut self, checkpoint: &Checkpoint) -> Result<Option<u32>, StoreError> {
+        let name = checkpoint.context.to_string();
+        if let Some(record) = self.context(&name) {
+            return Ok(Some(record.number));
+        }
+        let Some(master) = self.config.master(&name) else { return Ok(None) };
+        match context::create_context(self.tx, &checkpoint.context, &master.site, uuid::Uuid::nil()) {
+            Ok(record) => {
+                let number = record.number;
+                self.event(Event::ContextAdded { context: name, master: master.site.clone() });
+                self.contexts.push(record);
+                Ok(Some(number))
+            }
+            Err(ContextError::Store(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn keep_checkpoint(&mut self, number: u32, signed: &SignedCheckpoint) -> Result<(), StoreError> {
+        self.tx.put(Table::Checkpoint, &number.to_be_bytes(), &signed.to_bytes())
+    }
+
+    /// What we hold of a naming context got further: acknowledge it, and pass it on.
+    fn moved(&mut self, from: &str, peer: &mut Peer, context: &str) -> Result<(), StoreError> {
+        let record = self.context(context).cloned();
+        let own = record.as_ref().and_then(point);
+        let link = peer.link(context);
+        link.asks = 0;
+        link.ask_full = false;
+        if own == link.theirs {
+            link.ask_at = None;
+        }
+        peer.answer_at = sooner(peer.answer_at, self.now + millis(self.config.timing.acknowledgement));
+        match record {
+            Some(record) => self.push_to_all(&record, Some(from)),
+            None => Ok(()),
+        }
+    }
+
+    fn discard(&mut self, peer: &mut Peer, assembly: &Assembly) -> Result<(), StoreError> {
+        assembly.drop_all(self.tx)?;
+        peer.finish(assembly.transfer());
+        Ok(())
+    }
+
+    pub(super) fn not_applied(&mut self, from: &str, context: &str, reason: String) {
+        self.event(Event::NotApplied { site: from.to_owned(), context: context.to_owned(), reason });
+    }
+}

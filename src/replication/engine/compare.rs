@@ -1,0 +1,184 @@
+//! Their vector against ours: who is behind, and what follows from it.
+//!
+//! PROMISES
+//!   A vector is believed about its sender alone. It can cause mail; it never changes what we hold.
+//!   What a vector shows to have arrived is dropped from the outbox; what it shows to be missing is asked for
+//!   after it was given time to arrive by itself.
+
+use super::Event;
+use super::config::Partner;
+use super::turn::{Turn, point, sooner};
+use crate::directory::StoreError;
+use crate::directory::context::ContextRecord;
+use crate::replication::pacing::millis;
+use crate::replication::parts::{Assembly, Outgoing};
+use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
+use crate::replication::wire::VectorItem;
+
+impl Turn<'_> {
+    /// The newest vector replaces what was known of the site.
+    pub(super) fn take_vector(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        vector: Vec<VectorItem>,
+    ) -> Result<(), StoreError> {
+        peer.links.iter_mut().for_each(|link| link.wanted = false);
+        for item in vector {
+            let link = peer.link(&item.context);
+            link.wanted = true;
+            link.standing = item.standing;
+            link.theirs = item.position.zip(item.digest);
+        }
+        // What we never held is sent by itself as soon as the site knows that we take it.
+        let first_wait = peer.timeout(&self.config.timing);
+        let mut links = std::mem::take(&mut peer.links);
+        for link in &mut links {
+            let progress = self.settle_chain(partner, link)?;
+            if progress {
+                peer.round_trip.backed_off = 0;
+                peer.retry_at = None;
+            }
+            self.compare(partner, link, first_wait);
+        }
+        links.retain(|link| link.wanted || link.theirs.is_some() || !link.chain.is_empty());
+        peer.links = links;
+        Ok(())
+    }
+
+    /// Drops from the chain what has arrived, or the whole chain if the site stands where the chain does
+    /// not pass. Whether there was progress.
+    fn settle_chain(&mut self, partner: &Partner, link: &mut Link) -> Result<bool, StoreError> {
+        let theirs = link.theirs;
+        let own = self.context(&link.context).and_then(point);
+        let passed = |flight: &Flight| {
+            let (target, theirs) = (flight.target.0, theirs.map(|(position, _)| position));
+            theirs.is_some_and(|at| at.invocation == target.invocation && at.usn >= target.usn)
+        };
+        let arrived = link.chain.iter().rposition(passed);
+        let drop = match arrived {
+            _ if own == theirs => link.chain.len(),
+            Some(at) => at + 1,
+            None => match link.chain.iter().position(|flight| flight.base == link.theirs) {
+                Some(at) => at,
+                // A full load takes the site from wherever it is.
+                None if link.chain.first().is_some_and(|flight| flight.base.is_none()) => 0,
+                None => link.chain.len(),
+            },
+        };
+        // What is left must begin where the site stands.
+        let begins = link.chain.get(drop).is_none_or(|flight| flight.base == theirs || flight.base.is_none());
+        let drop = if begins { drop } else { link.chain.len() };
+        for flight in link.chain.drain(..drop) {
+            Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+        }
+        Ok(arrived.is_some())
+    }
+
+    /// Sets what is to be done about a difference; undoes it if there is none.
+    fn compare(&mut self, partner: &Partner, link: &mut Link, first_wait: Millis) {
+        let record = self.context(&link.context).cloned();
+        let own = record.as_ref().and_then(point);
+        if own == link.theirs {
+            link.push_at = None;
+            link.ask_at = None;
+            link.asks = 0;
+            link.told = false;
+            return;
+        }
+        let Some(theirs) = link.theirs else {
+            if let Some(record) = &record {
+                self.push_soon(partner, record, link, 0);
+            }
+            return;
+        };
+        match &record {
+            Some(record) if own.is_some() => self.compare_points(partner, record, theirs, link),
+            _ => self.ask_soon(partner, link, first_wait),
+        }
+    }
+
+    fn compare_points(&mut self, partner: &Partner, record: &ContextRecord, theirs: Point, link: &mut Link) {
+        let (position, _) = theirs;
+        if position == record.position {
+            if !link.told {
+                link.told = true;
+                self.event(Event::Differs {
+                    site: partner.site.clone(),
+                    context: link.context.clone(),
+                    position: position.into(),
+                });
+            }
+        } else if record.is_on_history(&position) {
+            self.push_soon(partner, record, link, 0);
+        } else {
+            self.ask_soon(partner, link, millis(self.config.timing.gap));
+        }
+    }
+
+    /// Our state is new to the site: it goes out `delay` from now at the latest, if it may.
+    pub(super) fn push_soon(&self, partner: &Partner, record: &ContextRecord, link: &mut Link, delay: i64) {
+        if link.wanted && self.sends(partner, record) && link.head() != point(record) {
+            link.push_at = sooner(link.push_at, self.now + delay);
+        }
+    }
+
+    /// The site holds what we miss: ask, unless it comes by itself first.
+    pub(super) fn ask_soon(&self, partner: &Partner, link: &mut Link, wait: Millis) {
+        if self.takes(partner, &link.context) && link.ask_at.is_none() {
+            link.ask_at = Some(self.now + wait);
+        }
+    }
+
+    /// Every partner that takes this naming context, but the one it came from, gets the new state.
+    pub(super) fn push_to_all(
+        &mut self,
+        record: &ContextRecord,
+        except: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let delay = millis(self.config.timing.batching);
+        self.each_other_partner(except, |turn, partner, peer| {
+            if !peer.answered || !turn.sends(partner, record) {
+                return false;
+            }
+            let name = record.dn.to_string();
+            turn.push_soon(partner, record, peer.link(&name), delay);
+            true
+        })
+    }
+
+    /// Whether all that we share with the site is equal; says so when it was asked or becomes so.
+    pub(super) fn weigh_equality(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        let behind = self.behind(partner, peer);
+        let answered = peer.asked_seq.is_none_or(|seq| peer.echoed_seq >= seq);
+        if answered {
+            peer.ask_again_at = None;
+        }
+        if behind == 0 {
+            // Whatever lies in the inbox leads where we are already.
+            for assembly in Assembly::all_from(self.tx.as_read(), &partner.site)? {
+                assembly.drop_all(self.tx)?;
+                peer.finish(assembly.transfer());
+            }
+            let proved = peer.asked_at.is_some() && peer.asked_seq.is_some() && answered;
+            peer.equal_at = Some(self.now);
+            if proved {
+                peer.asked_at = None;
+                peer.asked_seq = None;
+                self.event(Event::Equal { site: partner.site.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Naming contexts in which the site and we differ.
+    pub(super) fn behind(&self, partner: &Partner, peer: &Peer) -> usize {
+        let ours = self.vector(partner, peer);
+        let differs = |item: &VectorItem| {
+            let link = peer.links.iter().find(|link| link.context.eq_ignore_ascii_case(&item.context));
+            let theirs = link.and_then(|link| link.theirs);
+            link.is_some_and(|link| link.wanted) && theirs != item.position.zip(item.digest)
+        };
+        ours.iter().filter(|item| differs(item)).count()
+    }
+}

@@ -1,0 +1,320 @@
+//! Messages to a site: what is due is packed into as few as the byte limit allows.
+//!
+//! PROMISES
+//!   Every message carries our vector. Small transfers go before large ones. A message is within the
+//!   smallest of our limit for the site, the site's own, and what bounces taught, but for a vector that alone is larger.
+
+use super::config::Partner;
+use super::plain::{self as transfer, Encoded, TransferError};
+use super::serve::in_flight;
+use super::turn::{Turn, point};
+use super::{Event, Output};
+use crate::directory::StoreError;
+use crate::directory::context::ContextRecord;
+use crate::replication::pacing::millis;
+use crate::replication::parts::{self, Assembly, Outgoing};
+use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
+use crate::replication::transfer::Base;
+use crate::replication::wire::{self, Heard, Hello, Message, PartItem, Request, VectorItem};
+
+/// Parts are never smaller than this.
+pub const PART_BYTES_MIN: u64 = 16 << 10;
+/// Bytes of parts in one turn; the rest follows in the next, so that memory stays bounded.
+const TURN_BYTES_MAX: usize = 16 << 20;
+/// Lost parts are asked for this often; then what came of the transfer is dropped.
+const IN_VAIN_MAX: u32 = 4;
+/// What a message needs besides its parts, without the vector.
+const OVERHEAD_BYTES: usize = 512;
+
+impl Turn<'_> {
+    /// The largest message of parts that may go to the site.
+    pub(super) fn part_limit(&self, partner: &Partner, peer: &Peer) -> u64 {
+        let limits = [Some(partner.part_bytes_max), peer.takes_bytes_max, peer.passes_bytes_max];
+        limits.into_iter().flatten().min().unwrap_or(PART_BYTES_MIN).max(PART_BYTES_MIN)
+    }
+
+    pub(super) fn encode(
+        &mut self,
+        record: &ContextRecord,
+        base: Option<Point>,
+    ) -> Result<Option<Encoded>, StoreError> {
+        let Some(checkpoint) = self.checkpoint(record)? else { return Ok(None) };
+        let base = base.filter(|(position, _)| record.is_on_history(position));
+        let read = self.tx.as_read();
+        let delta = transfer::encode(read, record, base, checkpoint.clone());
+        let fits = |encoded: &Encoded| match (encoded.manifest.base, base) {
+            (Base::At(position, digest), Some(base)) => (position, digest) == base,
+            _ => true,
+        };
+        let result = match delta {
+            Ok(Some(encoded)) if fits(&encoded) => Ok(Some(encoded)),
+            // The log does not reach back to the base, or the site holds something else there.
+            Ok(_) if base.is_some() => transfer::encode(read, record, None, checkpoint),
+            other => other,
+        };
+        match result {
+            Ok(encoded) => Ok(encoded),
+            Err(TransferError::Store(error)) => Err(error),
+            Err(error) => {
+                let (context, reason) = (record.dn.to_string(), error.to_string());
+                self.event(Event::NotApplied { site: self.config.site.clone(), context, reason });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Cuts a transfer and keeps its parts until they are acknowledged.
+    pub(super) fn cut(
+        &mut self,
+        partner: &Partner,
+        record: &ContextRecord,
+        encoded: Encoded,
+        limit: u64,
+    ) -> Result<Option<Flight>, StoreError> {
+        let Some(target) = point(record) else { return Ok(None) };
+        let base = match encoded.manifest.base {
+            Base::At(position, digest) => Some((position, digest)),
+            _ => None,
+        };
+        let room = (limit as usize).saturating_sub(OVERHEAD_BYTES);
+        let parts = match parts::cut(&encoded.manifest, &encoded.body, room) {
+            Ok(parts) => parts,
+            Err(error) => {
+                let (context, reason) = (record.dn.to_string(), error.to_string());
+                self.event(Event::NotApplied { site: partner.site.clone(), context, reason });
+                return Ok(None);
+            }
+        };
+        let Some(first) = parts.first() else { return Ok(None) };
+        Outgoing::keep(self.tx, &partner.site, &parts)?;
+        Ok(Some(Flight {
+            transfer: first.transfer,
+            base,
+            target,
+            parts: first.count,
+            bytes: encoded.body.len() as u64,
+            next: 0,
+            again: Vec::new(),
+            seq: 0,
+            at: self.now,
+            arrived: 0,
+        }))
+    }
+
+    pub(super) fn compose_hello(&mut self, partner: &Partner, peer: &mut Peer) {
+        let mut message = Message::new(Vec::new());
+        message.hello = Some(self.hello(partner, false));
+        self.mail(partner, peer, message);
+    }
+
+    fn hello(&self, partner: &Partner, answer: bool) -> Hello {
+        Hello {
+            card: self.config.card.clone(),
+            capabilities: 0,
+            part_bytes_max: partner.part_bytes_max,
+            answer,
+        }
+    }
+
+    /// Everything that is due to a site that answered.
+    pub(super) fn compose(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        let requests = self.requests(partner, peer)?;
+        let (items, flown) = self.parts_to_send(partner, peer)?;
+        if !(flown || !requests.is_empty() || self.has_to_speak(peer)) {
+            return Ok(());
+        }
+        let vector = self.vector(partner, peer);
+        let mut messages = pack(items, &vector, self.part_limit(partner, peer) as usize);
+        let first = &mut messages[0];
+        first.requests = requests;
+        first.notices = std::mem::take(&mut peer.notices);
+        if std::mem::take(&mut peer.hello_owed) {
+            first.hello = Some(self.hello(partner, true));
+        } else if peer.hello_at.is_some_and(|at| at <= self.now) {
+            first.hello = Some(self.hello(partner, false));
+            peer.hellos += 1;
+            let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
+            peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+        }
+        let asking = peer.ask_again_at.is_some_and(|at| at <= self.now);
+        let stalled = flown && peer.links.iter().any(|link| link.chain.iter().any(Flight::has_unsent));
+        if let Some(last) = messages.last_mut() {
+            last.answer_wanted = asking || stalled;
+        }
+        for message in messages {
+            self.mail(partner, peer, message);
+        }
+        if asking {
+            peer.asked_seq = peer.asked_seq.or(Some(peer.sent_seq));
+            peer.ask_again_at = Some(self.now + peer.timeout(&self.config.timing));
+        }
+        if flown {
+            let retry = self.now + peer.timeout(&self.config.timing);
+            peer.retry_at = Some(retry);
+        }
+        peer.answer_at = None;
+        Ok(())
+    }
+
+    /// Besides parts and questions: a greeting, an acknowledgement, a heartbeat.
+    fn has_to_speak(&self, peer: &Peer) -> bool {
+        let due = |at: Option<Millis>| at.is_some_and(|at| at <= self.now);
+        let heartbeat = peer.sent_at.is_none_or(|at| at + millis(self.config.timing.heartbeat) <= self.now);
+        let timers = due(peer.answer_at) || due(peer.ask_again_at) || due(peer.hello_at);
+        timers || heartbeat || peer.hello_owed || !peer.notices.is_empty()
+    }
+
+    fn mail(&mut self, partner: &Partner, peer: &mut Peer, mut message: Message) {
+        message.heard = peer
+            .window
+            .highest()
+            .zip(peer.heard_at)
+            .map(|(seq, at)| Heard { seq, held_ms: self.now.saturating_sub(at).max(0) as u64 });
+        let mail = peer.next_seq(self.now);
+        peer.sent_at = Some(self.now);
+        for item in &message.parts {
+            let flights = peer.links.iter_mut().flat_map(|link| &mut link.chain);
+            flights
+                .filter(|flight| flight.transfer == item.part.transfer)
+                .for_each(|flight| flight.seq = mail);
+        }
+        let payload = message.encode();
+        self.outputs.push_back(Output::Mail { to: partner.site.clone(), mail, payload });
+    }
+
+    /// The questions that are due, after a last look at whether they are still worth asking.
+    fn requests(&mut self, partner: &Partner, peer: &mut Peer) -> Result<Vec<Request>, StoreError> {
+        let mut requests = Vec::new();
+        let due = |link: &Link, now| link.ask_at.is_some_and(|at| at <= now);
+        let names: Vec<String> =
+            peer.links.iter().filter(|link| due(link, self.now)).map(|link| link.context.clone()).collect();
+        for name in names {
+            self.apply_ready(&partner.site, peer, &name)?;
+            let timeout = peer.timeout(&self.config.timing);
+            let own = self.context(&name).and_then(point);
+            let link = peer.link(&name);
+            if own == link.theirs && !link.ask_full {
+                link.ask_at = None;
+                continue;
+            }
+            let wait = timeout.saturating_mul(1 << link.asks.min(16));
+            link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            link.asks += 1;
+            let whole = link.ask_full;
+            let base = own.filter(|_| !whole);
+            let in_vain = link.asks > IN_VAIN_MAX;
+            let incomplete = self.incomplete(&partner.site, &name, in_vain)?;
+            self.event(Event::Requested {
+                site: partner.site.clone(),
+                context: name.clone(),
+                full: base.is_none() && incomplete.is_empty(),
+            });
+            if incomplete.is_empty() {
+                requests.push(Request {
+                    context: name,
+                    base: base.map(|(position, _)| position),
+                    base_digest: base.map(|(_, digest)| digest),
+                    transfer: None,
+                    missing: Vec::new(),
+                });
+            } else {
+                requests.extend(incomplete);
+            }
+        }
+        Ok(requests)
+    }
+
+    /// What is missing of transfers of which something has arrived.
+    fn incomplete(&mut self, site: &str, context: &str, in_vain: bool) -> Result<Vec<Request>, StoreError> {
+        let mut requests = Vec::new();
+        for assembly in Assembly::all_from(self.tx.as_read(), site)? {
+            let other = match assembly.manifest() {
+                Ok(Some(manifest)) => manifest
+                    .checkpoint
+                    .claimed()
+                    .is_ok_and(|said| !super::config::same_context(&said.context.to_string(), context)),
+                // Without part 0 nobody knows; to ask for it is the way to know.
+                _ => false,
+            };
+            if other || assembly.is_complete() {
+                continue;
+            }
+            if in_vain {
+                // The site does not know it any more.
+                assembly.drop_all(self.tx)?;
+                continue;
+            }
+            let missing = assembly.missing(wire::RANGES_MAX);
+            requests.push(Request {
+                context: context.to_owned(),
+                base: None,
+                base_digest: None,
+                transfer: Some(assembly.transfer()),
+                missing: missing.into_iter().map(|range| (range.start, range.end - 1)).collect(),
+            });
+        }
+        Ok(requests)
+    }
+
+    /// The parts whose turn it is, small transfers first, and whether there are any.
+    fn parts_to_send(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+    ) -> Result<(Vec<PartItem>, bool), StoreError> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let window = self.config.timing.window_bytes;
+        let now = self.now;
+        peer.links.sort_by_key(|link| link.chain.iter().map(|flight| flight.bytes).sum::<u64>());
+        for link in &mut peer.links {
+            let mut flying = in_flight(&link.chain);
+            for flight in &mut link.chain {
+                while bytes < TURN_BYTES_MAX {
+                    let Some(index) = next_part(flight, flying < window) else { break };
+                    let outgoing = Outgoing::of(&partner.site, flight.transfer);
+                    let Some(part) = outgoing.part(self.tx.as_read(), index)? else { continue };
+                    flight.at = now;
+                    flying += part.bytes.len() as u64;
+                    bytes += part.bytes.len();
+                    items.push(PartItem { context: link.context.clone(), part });
+                }
+            }
+        }
+        let any = !items.is_empty();
+        Ok((items, any))
+    }
+}
+
+/// Takes the next part's index off a flight: lost ones first, new ones if the window has room.
+fn next_part(flight: &mut Flight, room: bool) -> Option<u32> {
+    if let Some((first, last)) = flight.again.first_mut() {
+        let index = *first;
+        if first == last {
+            flight.again.remove(0);
+        } else {
+            *first += 1;
+        }
+        return Some(index);
+    }
+    (room && flight.next < flight.parts).then(|| {
+        flight.next += 1;
+        flight.next - 1
+    })
+}
+
+/// Fills messages with parts in the order given; at least one message.
+fn pack(items: Vec<PartItem>, vector: &[VectorItem], limit: usize) -> Vec<Message> {
+    let mut messages = vec![Message::new(vector.to_vec())];
+    let mut used = OVERHEAD_BYTES;
+    for item in items {
+        let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + 64;
+        if used + size > limit && used > OVERHEAD_BYTES {
+            messages.push(Message::new(vector.to_vec()));
+            used = OVERHEAD_BYTES;
+        }
+        used += size;
+        messages.last_mut().expect("there is one").parts.push(item);
+    }
+    messages
+}

@@ -1,0 +1,195 @@
+//! A message arrives: what of it counts, in which order it takes effect.
+//!
+//! PROMISES
+//!   A repeated message has no effect. A message that was overtaken gives only what cannot go stale:
+//!   its parts and its wish for them; vectors, round trips and hellos count from the newest message alone.
+//!   So an old message, replayed, can cost a little mail, never state.
+
+use super::apply::Received;
+use super::turn::{Turn, sooner};
+use super::{BounceStatus, Event, Header, Outcome, Refusal};
+use crate::directory::StoreError;
+use crate::replication::pacing::{Freshness, millis};
+use crate::replication::peer::{Millis, Peer, Trouble, TroubleKind};
+use crate::replication::wire::{Heard, Hello, Message};
+
+impl Turn<'_> {
+    pub(super) fn receive(
+        &mut self,
+        from: &str,
+        header: Header,
+        payload: &[u8],
+    ) -> Result<Outcome, StoreError> {
+        let Some(partner) = self.config.partner(from) else {
+            return Ok(self.refuse(from, Refusal::NotAPartner { site: from.to_owned() }));
+        };
+        let message = match Message::decode(payload) {
+            Ok(message) => message,
+            Err(error) => return Ok(self.refuse(from, Refusal::Malformed { reason: error.to_string() })),
+        };
+        let mut peer = self.peer(from)?;
+        let freshness = peer.window.hear(header.seq);
+        if freshness == Freshness::Repeated || (freshness == Freshness::Old && message.parts.is_empty()) {
+            self.put_back(from, peer);
+            return Ok(Outcome::Repeated);
+        }
+        let newest = freshness == Freshness::Newest;
+        peer.heard_at = Some(self.now);
+        if !peer.answered {
+            peer.answered = true;
+            // It knows us; we may not know its limits yet.
+            peer.hello_at = Some(self.now);
+            self.event(Event::SiteUp { site: from.to_owned() });
+        }
+        if newest {
+            if let Some(heard) = message.heard {
+                self.measure(&mut peer, heard);
+            }
+            if let Some(hello) = &message.hello {
+                self.greeted(&mut peer, hello);
+            }
+        }
+        let Received { any, contexts } = self.take_parts(from, &mut peer, message.parts)?;
+        for context in contexts {
+            self.apply_ready(from, &mut peer, &context)?;
+        }
+        let only_hello = message.vector.is_empty() && message.hello.is_some();
+        if newest && !only_hello {
+            self.take_vector(partner, &mut peer, message.vector)?;
+        }
+        if freshness != Freshness::Old {
+            for request in &message.requests {
+                self.serve(partner, &mut peer, request, newest)?;
+            }
+        }
+        for notice in message.notices {
+            self.event(Event::Noticed { site: from.to_owned(), code: notice.code, text: notice.text });
+        }
+        if any {
+            peer.answer_at = sooner(peer.answer_at, self.now + millis(self.config.timing.acknowledgement));
+        }
+        if message.answer_wanted && freshness != Freshness::Old {
+            peer.answer_at = Some(self.now);
+        }
+        self.weigh_equality(partner, &mut peer)?;
+        self.put_back(from, peer);
+        Ok(Outcome::Taken)
+    }
+
+    fn refuse(&mut self, from: &str, refusal: Refusal) -> Outcome {
+        self.event(Event::Refused { site: from.to_owned(), reason: refusal.clone() });
+        Outcome::Refused(refusal)
+    }
+
+    /// The site says which of our messages it heard last and how long ago. Our numbers follow our clock,
+    /// so the number says when the message left.
+    fn measure(&mut self, peer: &mut Peer, heard: Heard) {
+        let believable = (self.now.max(0) as u64).saturating_add(CLOCK_AHEAD_MAX);
+        if heard.seq > believable {
+            return;
+        }
+        if heard.seq > peer.sent_seq {
+            // It heard what we do not know to have sent: our store is from an earlier day.
+            peer.sent_seq = heard.seq;
+        }
+        if heard.seq <= peer.echoed_seq {
+            return;
+        }
+        peer.echoed_seq = heard.seq;
+        peer.trouble = None;
+        let held = Millis::try_from(heard.held_ms).unwrap_or(Millis::MAX);
+        let left = Millis::try_from(heard.seq).unwrap_or(Millis::MAX);
+        let sample = self.now.saturating_sub(left).saturating_sub(held);
+        if sample >= 0 {
+            peer.round_trip.measure(sample);
+        }
+    }
+
+    fn greeted(&mut self, peer: &mut Peer, hello: &Hello) {
+        peer.takes_bytes_max = Some(hello.part_bytes_max);
+        peer.hello_at = None;
+        peer.hellos = 0;
+        peer.hello_owed |= !hello.answer;
+        // Either way it wants to know what we hold.
+        peer.answer_at = Some(self.now);
+    }
+
+    pub(super) fn sent(&mut self, to: &str, _mail: u64) -> Result<(), StoreError> {
+        let mut peer = self.peer(to)?;
+        if peer.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::Delayed) {
+            peer.trouble = None;
+        }
+        self.put_back(to, peer);
+        Ok(())
+    }
+
+    pub(super) fn send_failed(
+        &mut self,
+        to: &str,
+        mail: u64,
+        reply: u16,
+        enhanced: &str,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        let status = match reply {
+            552 => BounceStatus::TooLarge,
+            _ if enhanced == "5.3.4" || enhanced == "5.2.3" => BounceStatus::TooLarge,
+            400..500 => BounceStatus::Delayed,
+            _ => BounceStatus::Failed,
+        };
+        self.troubled(to, mail, status, TroubleKind::Refused, enhanced, text)
+    }
+
+    pub(super) fn bounced(
+        &mut self,
+        to: &str,
+        mail: u64,
+        status: BounceStatus,
+        enhanced: &str,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        self.troubled(to, mail, status, TroubleKind::Bouncing, enhanced, text)
+    }
+
+    /// A mail did not get through, or somebody says so: a hint about when to try again and how large.
+    fn troubled(
+        &mut self,
+        to: &str,
+        mail: u64,
+        status: BounceStatus,
+        failed: TroubleKind,
+        enhanced: &str,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        let Some(partner) = self.config.partner(to) else { return Ok(()) };
+        let mut peer = self.peer(to)?;
+        // What it heard did arrive; a number that was never given out is somebody's invention.
+        if mail > peer.sent_seq || mail < peer.echoed_seq {
+            self.put_back(to, peer);
+            return Ok(());
+        }
+        let kind = match status {
+            BounceStatus::Delayed => TroubleKind::Delayed,
+            BounceStatus::Failed | BounceStatus::TooLarge => failed,
+        };
+        let since =
+            peer.trouble.as_ref().filter(|trouble| trouble.kind == kind).map_or(self.now, |t| t.since);
+        let text: String = text.chars().take(300).collect();
+        peer.trouble = Some(Trouble { kind, since, text: text.clone() });
+        self.event(Event::Bounced { site: to.to_owned(), status, enhanced: enhanced.to_owned(), text });
+        match status {
+            BounceStatus::TooLarge => self.halve_parts(partner, &mut peer, mail)?,
+            BounceStatus::Delayed | BounceStatus::Failed => {
+                let again = self.now + millis(self.config.timing.retry_min);
+                if !peer.links.iter().all(|link| link.chain.is_empty()) {
+                    peer.retry_at = Some(peer.retry_at.map_or(again, |at| at.min(again.max(self.now))));
+                }
+            }
+        }
+        self.put_back(to, peer);
+        Ok(())
+    }
+}
+
+/// A number this far ahead of our clock, in milliseconds, was never ours: ten years.
+const CLOCK_AHEAD_MAX: u64 = 10 * 366 * 86_400_000;

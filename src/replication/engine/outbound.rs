@@ -1,0 +1,230 @@
+//! What is due to a site, and when: hello, changes, lost parts, questions, acknowledgements, heartbeats.
+//!
+//! PROMISES
+//!   Whatever is due goes out together, in as few messages as the byte limit allows. The timers back off
+//!   for a site that does not answer. A site that never answered gets hello and nothing else.
+
+use std::collections::BTreeMap;
+
+use super::Event;
+use super::config::Partner;
+use super::serve::{PROBE_PARTS, in_flight};
+use super::turn::{Turn, point, sooner};
+use crate::directory::StoreError;
+use crate::replication::pacing::millis;
+use crate::replication::parts::Outgoing;
+use crate::replication::peer::{Link, Millis, Peer};
+
+impl Turn<'_> {
+    /// The engine begins to run: sites that never answered are greeted, the others get what was committed
+    /// since the engine heard of a commit last.
+    pub(super) fn start(&mut self) -> Result<(), StoreError> {
+        self.each_other_partner(None, |turn, partner, peer| {
+            if !peer.answered && peer.hello_at.is_none() {
+                peer.hello_at = Some(turn.now);
+            }
+            for record in &turn.contexts {
+                let name = record.dn.to_string();
+                turn.push_soon(partner, record, peer.link(&name), 0);
+            }
+            true
+        })
+    }
+
+    /// A commit of our own.
+    pub(super) fn committed(&mut self, number: u32) -> Result<(), StoreError> {
+        self.refresh(number)?;
+        match self.contexts.iter().find(|record| record.number == number).cloned() {
+            Some(record) => self.push_to_all(&record, None),
+            None => Ok(()),
+        }
+    }
+
+    /// `sync` and `verify`: speak now, and ask for an answer.
+    pub(super) fn ask_all(&mut self, site: Option<&str>) -> Result<(), StoreError> {
+        self.each_other_partner(None, |turn, partner, peer| {
+            if site.is_some_and(|site| site != partner.site) {
+                return false;
+            }
+            peer.asked_at = Some(turn.now);
+            peer.asked_seq = None;
+            peer.ask_again_at = Some(turn.now);
+            if !peer.answered {
+                peer.hello_at = Some(turn.now);
+            }
+            for link in &mut peer.links {
+                link.push_at = link.push_at.map(|_| turn.now);
+            }
+            true
+        })
+    }
+
+    /// Visits every partner's record; `visit` says whether it changed.
+    pub(super) fn each_other_partner(
+        &mut self,
+        except: Option<&str>,
+        mut visit: impl FnMut(&mut Self, &Partner, &mut Peer) -> bool,
+    ) -> Result<(), StoreError> {
+        let config = self.config;
+        for partner in config.partners.iter().filter(|partner| Some(partner.site.as_str()) != except) {
+            let mut peer = self.peer(&partner.site)?;
+            if visit(self, partner, &mut peer) {
+                self.put_back(&partner.site, peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// When the site's record wants attention.
+    pub(super) fn next_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
+        if partner.paused {
+            return None;
+        }
+        let due = if peer.answered { self.answered_due(peer) } else { peer.hello_at }?;
+        let open = |at: Millis| jiff::Timestamp::from_millisecond(at).ok();
+        let burst = peer.burst_at.and_then(open);
+        partner.schedule.open_from(open(due)?, burst).map(|at| at.as_millisecond())
+    }
+
+    fn answered_due(&self, peer: &Peer) -> Option<Millis> {
+        let heartbeat = peer.sent_at.map_or(self.now, |at| at + millis(self.config.timing.heartbeat));
+        let links = peer.links.iter().flat_map(|link| [link.push_at, link.ask_at]).flatten();
+        let unsent = self.may_send_parts(peer).then_some(self.now);
+        let timers = [peer.hello_at, peer.answer_at, peer.ask_again_at, peer.retry_at, unsent];
+        links.chain(timers.into_iter().flatten()).chain([heartbeat]).min()
+    }
+
+    /// Parts wait and the window has room.
+    pub(super) fn may_send_parts(&self, peer: &Peer) -> bool {
+        peer.links.iter().any(|link| {
+            let room = in_flight(&link.chain) < self.config.timing.window_bytes;
+            link.chain.iter().any(|flight| !flight.again.is_empty() || (flight.next < flight.parts && room))
+        })
+    }
+
+    /// Speaks with every site that is due. `due` is what was known before this turn.
+    pub(super) fn speak_where_due(&mut self, due: &BTreeMap<String, Millis>) -> Result<(), StoreError> {
+        let config = self.config;
+        for partner in &config.partners {
+            let touched = self.is_touched(&partner.site);
+            let known = due.get(&partner.site).copied();
+            if !touched && known.is_some_and(|at| at > self.now) {
+                continue;
+            }
+            let mut peer = self.peer(&partner.site)?;
+            if self.next_due(partner, &peer).is_some_and(|at| at <= self.now) {
+                self.speak(partner, &mut peer)?;
+            }
+            self.put_back(&partner.site, peer);
+        }
+        Ok(())
+    }
+
+    fn speak(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        peer.burst_at = Some(self.now);
+        if !peer.answered {
+            return self.say_hello(partner, peer);
+        }
+        if peer.retry_at.is_some_and(|at| at <= self.now) {
+            self.retry(partner, peer)?;
+        }
+        let mut links = std::mem::take(&mut peer.links);
+        let now = self.now;
+        for link in links.iter_mut().filter(|link| link.push_at.is_some_and(|at| at <= now)) {
+            self.chain(partner, peer, link)?;
+        }
+        peer.links = links;
+        self.compose(partner, peer)
+    }
+
+    /// The whole of what a site gets that never answered.
+    fn say_hello(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
+        peer.hellos += 1;
+        peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+        self.compose_hello(partner, peer);
+        Ok(())
+    }
+
+    /// Nobody acknowledged in time: what is on the way is sent again, the smaller way.
+    fn retry(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        peer.retry_at = None;
+        peer.round_trip.back_off();
+        let mut links = std::mem::take(&mut peer.links);
+        for link in links.iter_mut().filter(|link| !link.chain.is_empty()) {
+            self.retry_link(partner, link)?;
+        }
+        peer.links = links;
+        Ok(())
+    }
+
+    fn retry_link(&mut self, partner: &Partner, link: &mut Link) -> Result<(), StoreError> {
+        let small = link.chain.iter().all(|flight| flight.parts == 1);
+        if link.chain.len() > 1 && small && link.chain[0].base.is_some() {
+            // One transfer over the whole chain is no larger than the chain.
+            for flight in link.chain.drain(..) {
+                Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+            }
+            link.push_at = Some(self.now);
+            return Ok(());
+        }
+        let first = &mut link.chain[0];
+        first.again = vec![(0, first.next.clamp(1, PROBE_PARTS) - 1)];
+        let (site, context) = (partner.site.clone(), link.context.clone());
+        self.event(Event::Resent { site, context, parts: first.next.clamp(1, PROBE_PARTS) });
+        Ok(())
+    }
+
+    /// Adds to the chain what leads from its head to our state.
+    fn chain(&mut self, partner: &Partner, peer: &Peer, link: &mut Link) -> Result<(), StoreError> {
+        link.push_at = None;
+        let Some(record) = self.context(&link.context).cloned() else { return Ok(()) };
+        let behind = link.head() != point(&record) && point(&record).is_some();
+        if !behind || !link.wanted || !self.sends(partner, &record) {
+            return Ok(());
+        }
+        if link.chain.len() >= self.config.timing.chain_max {
+            // The next acknowledgement or timeout makes one transfer of the rest.
+            return Ok(());
+        }
+        let base = link.head();
+        let Some(encoded) = self.encode(&record, base)? else { return Ok(()) };
+        let limit = self.part_limit(partner, peer);
+        if let Some(flight) = self.cut(partner, &record, encoded, limit)? {
+            self.event(Event::TransferSent {
+                site: partner.site.clone(),
+                context: link.context.clone(),
+                base: flight.base.map(|(position, _)| position.into()),
+                target: flight.target.0.into(),
+                parts: flight.parts,
+                bytes: flight.bytes,
+            });
+            link.chain.push(flight);
+        }
+        Ok(())
+    }
+
+    /// Mail of this size does not pass: smaller parts from now on, and what was cut is cut again.
+    pub(super) fn halve_parts(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        mail: u64,
+    ) -> Result<(), StoreError> {
+        // Bounces of mail that left before the last halving say nothing new.
+        if peer.halved_seq >= mail {
+            return Ok(());
+        }
+        let limit = (self.part_limit(partner, peer) / 2).max(super::compose::PART_BYTES_MIN);
+        peer.halved_seq = peer.sent_seq;
+        peer.passes_bytes_max = Some(limit);
+        self.event(Event::PartsHalved { site: partner.site.clone(), part_bytes_max: limit });
+        for link in &mut peer.links {
+            for flight in link.chain.drain(..) {
+                Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+            }
+            link.push_at = sooner(link.push_at, self.now);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! One turn of the engine: the configuration, the transaction and the time, with the records of the sites
+//! and naming contexts that it touches.
+//!
+//! PROMISES
+//!   A site's record is read once and written once in a turn, and only if it changed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::config::{EngineConfig, Partner, Passage, same_context};
+use super::{Event, Output, load};
+use crate::directory::Table;
+use crate::directory::context::{self, ContextRecord};
+use crate::directory::{StoreError, Write};
+use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
+use crate::replication::peer::{Millis, Peer, Point};
+use crate::replication::wire::{Standing, VectorItem};
+
+pub struct Turn<'t> {
+    pub(super) config: &'t EngineConfig,
+    pub(super) outputs: &'t mut VecDeque<Output>,
+    pub(super) tx: &'t mut dyn Write,
+    pub(super) now: Millis,
+    pub(super) contexts: Vec<ContextRecord>,
+    peers: BTreeMap<String, Peer>,
+    changed: BTreeSet<String>,
+}
+
+impl<'t> Turn<'t> {
+    pub(super) fn begin(
+        config: &'t EngineConfig,
+        outputs: &'t mut VecDeque<Output>,
+        tx: &'t mut dyn Write,
+        now: Millis,
+    ) -> Result<Turn<'t>, StoreError> {
+        let contexts = context::contexts(tx.as_read())?;
+        Ok(Turn { config, outputs, tx, now, contexts, peers: BTreeMap::new(), changed: BTreeSet::new() })
+    }
+
+    /// Takes a site's record out of the turn; [`Turn::put_back`] returns it.
+    pub(super) fn peer(&mut self, site: &str) -> Result<Peer, StoreError> {
+        match self.peers.remove(site) {
+            Some(peer) => Ok(peer),
+            None => load(self.tx, site),
+        }
+    }
+
+    pub(super) fn put_back(&mut self, site: &str, peer: Peer) {
+        self.peers.insert(site.to_owned(), peer);
+        self.changed.insert(site.to_owned());
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Writes the records and notes when each site is due.
+    pub(super) fn end(mut self, due: &mut BTreeMap<String, Millis>) -> Result<(), StoreError> {
+        due.retain(|site, _| self.config.partner(site).is_some());
+        for site in std::mem::take(&mut self.changed) {
+            let Some(peer) = self.peers.get(&site) else { continue };
+            peer.store(self.tx, &site)?;
+            let next = self.config.partner(&site).and_then(|partner| self.next_due(partner, peer));
+            due.insert(site, next.unwrap_or(Millis::MAX));
+        }
+        Ok(())
+    }
+
+    /// Whether this turn has looked at the site's record.
+    pub(super) fn is_touched(&self, site: &str) -> bool {
+        self.peers.contains_key(site)
+    }
+
+    pub(super) fn context(&self, name: &str) -> Option<&ContextRecord> {
+        self.contexts.iter().find(|record| same_context(&record.dn.to_string(), name))
+    }
+
+    /// Reads a naming context again after it changed.
+    pub(super) fn refresh(&mut self, number: u32) -> Result<(), StoreError> {
+        let Some(fresh) = context::context_by_number(self.tx.as_read(), number)? else { return Ok(()) };
+        match self.contexts.iter_mut().find(|record| record.number == number) {
+            Some(record) => *record = fresh,
+            None => self.contexts.push(fresh),
+        }
+        Ok(())
+    }
+
+    /// Whether what we hold of this naming context goes to this site.
+    pub(super) fn sends(&self, partner: &Partner, record: &ContextRecord) -> bool {
+        if record.master == partner.site {
+            return false;
+        }
+        match &partner.outbound {
+            Passage::Own => record.master == self.config.site,
+            passage => passage.lets(&record.dn.to_string()),
+        }
+    }
+
+    /// Whether this naming context is taken from this site.
+    pub(super) fn takes(&self, partner: &Partner, context: &str) -> bool {
+        let ours = self.context(context).is_some_and(|record| record.master == self.config.site);
+        let trusted = self.config.master(context).is_some_and(|known| known.site != self.config.site);
+        let lets = match &partner.inbound {
+            Passage::Own => self.config.master(context).is_some_and(|known| known.site == partner.site),
+            passage => passage.lets(context),
+        };
+        !ours && trusted && lets
+    }
+
+    /// Where we stand with every naming context that may pass between us and this site.
+    pub(super) fn vector(&self, partner: &Partner, peer: &Peer) -> Vec<VectorItem> {
+        let mut items = Vec::new();
+        for record in &self.contexts {
+            let name = record.dn.to_string();
+            if record.master == partner.site || self.sends(partner, record) || self.takes(partner, &name) {
+                let wrong = peer.links.iter().any(|link| link.ask_full && same_context(&link.context, &name));
+                let point = point(record).filter(|_| !wrong);
+                items.push(VectorItem {
+                    context: name,
+                    position: point.map(|(position, _)| position),
+                    digest: point.map(|(_, digest)| digest),
+                    standing: Standing::Follows,
+                });
+            }
+        }
+        for name in self.config.known.iter().flat_map(|known| &known.contexts) {
+            let listed = items.iter().any(|item| same_context(&item.context, name));
+            if !listed && self.takes(partner, name) {
+                items.push(VectorItem {
+                    context: name.clone(),
+                    position: None,
+                    digest: None,
+                    standing: Standing::Follows,
+                });
+            }
+        }
+        items
+    }
+
+    /// The master's signed word on what we hold now; signed here if the master is us.
+    pub(super) fn checkpoint(
+        &mut self,
+        record: &ContextRecord,
+    ) -> Result<Option<SignedCheckpoint>, StoreError> {
+        let key = record.number.to_be_bytes();
+        if let Some(bytes) = self.tx.get(Table::Checkpoint, &key)? {
+            let signed = SignedCheckpoint::from_bytes(&bytes)
+                .map_err(|error| StoreError::Damaged(format!("the checkpoint of {}: {error}", record.dn)))?;
+            if signed
+                .claimed()
+                .is_ok_and(|said| said.position == record.position && said.digest == record.digest)
+            {
+                return Ok(Some(signed));
+            }
+        }
+        if record.master != self.config.site {
+            return Ok(None);
+        }
+        let checkpoint = Checkpoint {
+            context: record.dn.clone(),
+            position: record.position,
+            digest: record.digest,
+            entries: record.entries,
+            time: jiff::Timestamp::from_millisecond(self.now).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+        };
+        let signed = checkpoint.sign(&self.config.key);
+        self.tx.put(Table::Checkpoint, &key, &signed.to_bytes())?;
+        Ok(Some(signed))
+    }
+}
+
+/// Where a naming context stands; None if nothing is held of it yet.
+pub fn point(record: &ContextRecord) -> Option<Point> {
+    (record.position.usn > 0).then_some((record.position, record.digest))
+}
+
+/// The earlier of a deadline that may be set and another.
+pub fn sooner(deadline: Option<Millis>, at: Millis) -> Option<Millis> {
+    Some(deadline.map_or(at, |set| set.min(at)))
+}

@@ -1,0 +1,280 @@
+//! What the engine remembers of one connected site, between messages and over restarts.
+//!
+//! PROMISES
+//!   One record a site, written in the transaction of the input that changed it. Nothing here is worth
+//!   more than mail: a record that is lost or old costs messages, never state.
+//!
+//! LIMITS
+//!   [`FINISHED_MAX`] ids of finished transfers are remembered.
+
+use minicbor::{Decode, Encode};
+
+use super::engine::Timing;
+use super::pacing::{RoundTrip, Window};
+use super::parts::TransferId;
+use super::wire::{Notice, Standing};
+use crate::directory::{Digest, Position, Read, StoreError, Table, Write};
+
+/// Milliseconds since 1970, UTC.
+pub type Millis = i64;
+
+/// A point of a naming context's history and what it held there.
+pub type Point = (Position, Digest);
+
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Peer {
+    /// It has answered: more than hello may be sent.
+    #[n(0)]
+    #[cbor(default)]
+    pub answered: bool,
+    /// The next hello, if one is owed; once answered, only a changed card owes another.
+    #[n(1)]
+    pub hello_at: Option<Millis>,
+    #[n(2)]
+    #[cbor(default)]
+    pub hellos: u32,
+    /// It asked who we are; the next message says so.
+    #[n(3)]
+    #[cbor(default)]
+    pub hello_owed: bool,
+    /// The largest part that it takes, by its own word.
+    #[n(4)]
+    pub takes_bytes_max: Option<u64>,
+    /// The largest part that arrives, as bounces taught.
+    #[n(5)]
+    pub passes_bytes_max: Option<u64>,
+    /// The sequence number of the last message to it.
+    #[n(6)]
+    #[cbor(default)]
+    pub sent_seq: u64,
+    #[n(7)]
+    pub sent_at: Option<Millis>,
+    #[n(8)]
+    pub heard_at: Option<Millis>,
+    /// Which of its messages were heard.
+    #[n(9)]
+    #[cbor(default)]
+    pub window: Window,
+    /// The highest of our sequence numbers that it says it heard.
+    #[n(10)]
+    #[cbor(default)]
+    pub echoed_seq: u64,
+    #[n(11)]
+    #[cbor(default)]
+    pub round_trip: RoundTrip,
+    /// An acknowledgement is owed by then.
+    #[n(12)]
+    pub answer_at: Option<Millis>,
+    /// `sync`: when it was asked for, and the number of the message that asks.
+    #[n(13)]
+    pub asked_at: Option<Millis>,
+    #[n(14)]
+    pub asked_seq: Option<u64>,
+    /// When the question is put again.
+    #[n(15)]
+    pub ask_again_at: Option<Millis>,
+    /// When all shared naming contexts were last seen to be equal, by a message that answers.
+    #[n(16)]
+    pub equal_at: Option<Millis>,
+    #[n(17)]
+    #[cbor(default)]
+    pub links: Vec<Link>,
+    #[n(18)]
+    #[cbor(default)]
+    pub notices: Vec<Notice>,
+    /// Transfers that need no more parts, newest last.
+    #[n(19)]
+    #[cbor(default)]
+    pub finished: Vec<TransferId>,
+    #[n(20)]
+    pub trouble: Option<Trouble>,
+    /// Parts or questions unanswered since then are asked or sent again.
+    #[n(21)]
+    pub retry_at: Option<Millis>,
+    /// The day, and bytes of payload sent on it.
+    #[n(22)]
+    #[cbor(default)]
+    pub day: (i64, u64),
+    /// Our last message before parts became smaller.
+    #[n(24)]
+    #[cbor(default)]
+    pub halved_seq: u64,
+    /// When the present burst began, for schedules of every so often.
+    #[n(23)]
+    pub burst_at: Option<Millis>,
+}
+
+/// Mail to the site does not get through, as far as anybody told us.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Trouble {
+    #[n(0)]
+    pub kind: TroubleKind,
+    #[n(1)]
+    pub since: Millis,
+    #[n(2)]
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum TroubleKind {
+    #[n(0)]
+    Delayed,
+    #[n(1)]
+    Bouncing,
+    #[n(2)]
+    Refused,
+}
+
+/// One naming context on the way to and from one site.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Link {
+    #[n(0)]
+    pub context: String,
+    /// What the site holds, by the newest vector; None: nothing.
+    #[n(1)]
+    pub theirs: Option<Point>,
+    #[n(2)]
+    pub standing: Standing,
+    /// Its newest vector speaks of this naming context: it holds it or would take it.
+    #[n(3)]
+    #[cbor(default)]
+    pub wanted: bool,
+    /// Transfers on their way to the site, each based on the one before.
+    #[n(4)]
+    #[cbor(default)]
+    pub chain: Vec<Flight>,
+    /// What we hold is new to the site and goes out by then.
+    #[n(5)]
+    pub push_at: Option<Millis>,
+    /// What we miss is asked for then, unless it came.
+    #[n(6)]
+    pub ask_at: Option<Millis>,
+    /// Times it was asked for in vain.
+    #[n(7)]
+    #[cbor(default)]
+    pub asks: u32,
+    /// What came from the site does not fit what we hold: tell it that we hold nothing.
+    #[n(8)]
+    #[cbor(default)]
+    pub ask_full: bool,
+    /// The difference at equal positions was told to the log already.
+    #[n(9)]
+    #[cbor(default)]
+    pub told: bool,
+}
+
+/// A transfer on its way.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Flight {
+    #[n(0)]
+    pub transfer: TransferId,
+    #[n(1)]
+    pub base: Option<Point>,
+    #[n(2)]
+    pub target: Point,
+    #[n(3)]
+    pub parts: u32,
+    #[n(4)]
+    pub bytes: u64,
+    /// Parts from here on were never sent.
+    #[n(5)]
+    #[cbor(default)]
+    pub next: u32,
+    /// Parts before `next` to send again, as ranges with both ends.
+    #[n(6)]
+    #[cbor(default)]
+    pub again: Vec<(u32, u32)>,
+    /// The message that carried one of its parts last.
+    #[n(7)]
+    #[cbor(default)]
+    pub seq: u64,
+    #[n(8)]
+    #[cbor(default)]
+    pub at: Millis,
+    /// Parts that the site said it has, as far as it said.
+    #[n(9)]
+    #[cbor(default)]
+    pub arrived: u32,
+}
+
+/// Ids of finished transfers that are remembered, so that a late part of one starts nothing.
+pub const FINISHED_MAX: usize = 128;
+
+impl Link {
+    pub fn new(context: &str) -> Link {
+        Link {
+            context: context.to_owned(),
+            theirs: None,
+            standing: Standing::Follows,
+            wanted: false,
+            chain: Vec::new(),
+            push_at: None,
+            ask_at: None,
+            asks: 0,
+            ask_full: false,
+            told: false,
+        }
+    }
+
+    /// Where the site will stand once everything that is on the way has arrived.
+    pub fn head(&self) -> Option<Point> {
+        self.chain.last().map(|flight| flight.target).or(self.theirs)
+    }
+}
+
+impl Flight {
+    /// Whether parts wait to be sent.
+    pub fn has_unsent(&self) -> bool {
+        self.next < self.parts || !self.again.is_empty()
+    }
+}
+
+impl Peer {
+    pub fn load(read: &dyn Read, site: &str) -> Result<Option<Peer>, StoreError> {
+        let Some(bytes) = read.get(Table::Peer, site.as_bytes())? else { return Ok(None) };
+        minicbor::decode(&bytes)
+            .map(Some)
+            .map_err(|error| StoreError::Damaged(format!("the record of site {site}: {error}")))
+    }
+
+    pub fn store(&self, tx: &mut dyn Write, site: &str) -> Result<(), StoreError> {
+        let bytes = minicbor::to_vec(self).expect("writing to memory does not fail");
+        tx.put(Table::Peer, site.as_bytes(), &bytes)
+    }
+
+    /// The state of one naming context, as a new one if there is none yet.
+    pub fn link(&mut self, context: &str) -> &mut Link {
+        let at = match self.links.iter().position(|link| link.context.eq_ignore_ascii_case(context)) {
+            Some(at) => at,
+            None => {
+                self.links.push(Link::new(context));
+                self.links.len() - 1
+            }
+        };
+        &mut self.links[at]
+    }
+
+    /// The next message's sequence number. It follows the clock, so that a site whose store was put back
+    /// to an earlier day does not repeat itself.
+    pub fn next_seq(&mut self, now: Millis) -> u64 {
+        self.sent_seq = (self.sent_seq + 1).max(now.max(0) as u64);
+        self.sent_seq
+    }
+
+    pub fn finish(&mut self, transfer: TransferId) {
+        if self.finished.len() >= FINISHED_MAX {
+            self.finished.remove(0);
+        }
+        self.finished.push(transfer);
+    }
+
+    /// The retransmission timeout that holds now.
+    pub fn timeout(&self, timing: &Timing) -> Millis {
+        self.round_trip.timeout(timing)
+    }
+}

@@ -1,0 +1,85 @@
+//! The real engine and the real codecs in a seeded world of bad mail.
+//!
+//! `BRIDGEHEAD_SEED` runs one world with a trace, `BRIDGEHEAD_SEEDS` sets how many worlds are run.
+
+mod dice;
+mod faults;
+mod observers;
+mod site;
+mod workload;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{DAY, HOUR, Knobs, World};
+
+/// Three sites, any mail: equal in the end, never wrong on the way.
+#[test]
+fn worlds_of_bad_mail_end_equal() {
+    let environment = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    if let Some(seed) = environment("BRIDGEHEAD_SEED") {
+        let world = run(seed);
+        eprintln!("{:?}\n{:?}\n{} bytes of mail", world.knobs, world.observers.events, world.bytes);
+        return;
+    }
+    let count = environment("BRIDGEHEAD_SEEDS").unwrap_or(300);
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        break;
+                    }
+                    if let Err(panic) = std::panic::catch_unwind(|| drop(run(seed))) {
+                        eprintln!("seed {seed} failed; again with BRIDGEHEAD_SEED={seed}");
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn run(seed: u64) -> World {
+    let mut world = World::new(seed, Knobs::from_seed(seed));
+    let busy = world.now + world.knobs.busy;
+    world.run(busy, |_| false);
+    world.calm();
+    let bound = world.now + 3 * DAY + 30 * world.knobs.delay.1;
+    if !world.run(bound, World::equal) {
+        world.fail("not equal although mail flows");
+    }
+    settle(&mut world);
+    if let Some(problem) =
+        world.observers.audit(&world.sites).or_else(|| world.observers.leftovers(&world.sites))
+    {
+        world.fail(&problem);
+    }
+    idle(&mut world);
+    world
+}
+
+/// Lets the last acknowledgements through.
+fn settle(world: &mut World) {
+    let until = world.now + 3 * DAY + 10 * world.knobs.delay.1;
+    world.run(until, |_| false);
+}
+
+/// Equal sites send heartbeats and nothing else.
+fn idle(world: &mut World) {
+    world.mails.clear();
+    let periods = 4;
+    let until = world.now + periods * 6 * HOUR;
+    world.run(until, |_| false);
+    for from in 0..world.sites.len() {
+        for to in 0..world.sites.len() {
+            let sent: Vec<bool> =
+                world.mails.iter().filter(|mail| (mail.0, mail.1) == (from, to)).map(|mail| mail.2).collect();
+            if sent.len() > periods as usize + 1 || sent.iter().any(|more| *more) {
+                world.fail(&format!("s{from} sends s{to} {} messages in {periods} idle periods", sent.len()));
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the people of one site do to their directory: additions, changes, renames, moves, deletions.
+
+use bridgehead::directory::change::{Change, Modification, Operation};
+use bridgehead::directory::dn::{Dn, Rdn};
+use bridgehead::directory::entry::Attributes;
+
+use super::dice::Dice;
+
+/// Knows which entries there are, so that its changes are sound.
+#[derive(Clone)]
+pub struct Workload {
+    context: String,
+    people: Vec<(String, String)>,
+    units: Vec<String>,
+    group: bool,
+    next: u64,
+}
+
+impl Workload {
+    pub fn new(context: &str) -> Workload {
+        Workload { context: context.into(), people: Vec::new(), units: Vec::new(), group: false, next: 0 }
+    }
+
+    /// The changes of one commit.
+    pub fn next(&mut self, dice: &mut Dice) -> Vec<Change> {
+        let many = if dice.percent(10) { dice.between(5, 30) } else { dice.between(1, 3) };
+        (0..many).map(|_| self.one(dice)).collect()
+    }
+
+    fn one(&mut self, dice: &mut Dice) -> Change {
+        match dice.below(20) {
+            0..=6 => self.add(dice),
+            7..=11 => self.modify(dice),
+            12..=13 => self.rename(dice),
+            14..=16 => self.delete(dice),
+            17 => self.unit(),
+            _ => self.member(dice),
+        }
+    }
+
+    fn above(&self, unit: &str) -> String {
+        if unit.is_empty() { self.context.clone() } else { format!("ou={unit},{}", self.context) }
+    }
+
+    fn dn(&self, (name, unit): &(String, String)) -> Dn {
+        dn(&format!("cn={name},{}", self.above(unit)))
+    }
+
+    fn unit(&mut self) -> Change {
+        self.next += 1;
+        let name = format!("Abteilung {}", self.next);
+        self.units.push(name.clone());
+        let attributes = attributes(&[("objectClass", "organizationalUnit"), ("ou", &name)]);
+        Change::Add { dn: dn(&format!("ou={name},{}", self.context)), uuid: None, attributes }
+    }
+
+    fn place(&self, dice: &mut Dice) -> String {
+        if self.units.is_empty() || dice.percent(50) { String::new() } else { dice.pick(&self.units).clone() }
+    }
+
+    fn add(&mut self, dice: &mut Dice) -> Change {
+        self.next += 1;
+        let person = (format!("Zoë Example {}", self.next), self.place(dice));
+        let change = Change::Add {
+            dn: self.dn(&person),
+            uuid: None,
+            attributes: attributes(&[
+                ("objectClass", "inetOrgPerson"),
+                ("cn", &person.0),
+                ("sn", "Example"),
+                ("mail", &format!("zoe{}@example.org", self.next)),
+                ("telephoneNumber", &format!("+49 30 {}", dice.below(1_000_000))),
+            ]),
+        };
+        self.people.push(person);
+        change
+    }
+
+    fn modify(&mut self, dice: &mut Dice) -> Change {
+        if self.people.is_empty() {
+            return self.add(dice);
+        }
+        let person = dice.pick(&self.people).clone();
+        let value = match dice.below(4) {
+            0 => vec![],
+            1 => vec!["a note ".repeat(dice.below(200) as usize + 1).into_bytes()],
+            _ => vec![format!("{}", dice.next()).into_bytes()],
+        };
+        let attribute = if dice.percent(50) { "description" } else { "roomNumber" };
+        let modification =
+            Modification { operation: Operation::Replace, attribute: attribute.into(), values: value };
+        Change::Modify { dn: self.dn(&person), modifications: vec![modification] }
+    }
+
+    fn rename(&mut self, dice: &mut Dice) -> Change {
+        if self.people.is_empty() {
+            return self.add(dice);
+        }
+        self.next += 1;
+        let at = dice.below(self.people.len() as u64) as usize;
+        let old = self.dn(&self.people[at]);
+        let name = format!("Renée Renamed {}", self.next);
+        let unit = self.place(dice);
+        let new_superior = Some(dn(&self.above(&unit)));
+        let new_rdn = Rdn::parse(&format!("cn={name}")).expect("a sound name");
+        self.people[at] = (name, unit);
+        Change::Rename { dn: old, new_rdn, delete_old_rdn: true, new_superior }
+    }
+
+    fn delete(&mut self, dice: &mut Dice) -> Change {
+        if self.people.is_empty() {
+            return self.add(dice);
+        }
+        let at = dice.below(self.people.len() as u64) as usize;
+        let person = self.people.swap_remove(at);
+        Change::Delete { dn: self.dn(&person) }
+    }
+
+    fn member(&mut self, dice: &mut Dice) -> Change {
+        if !self.group {
+            self.group = true;
+            let members: Vec<(&str, String)> =
+                (0..40).map(|n| ("member", format!("cn=Member {n},{}", self.context))).collect();
+            let mut pairs = vec![("objectClass", "groupOfNames".to_owned()), ("cn", "everybody".to_owned())];
+            pairs.extend(members);
+            let attributes = Attributes::from_pairs(pairs.into_iter().map(|(n, v)| (n, v.into_bytes())));
+            return Change::Add {
+                dn: dn(&format!("cn=everybody,{}", self.context)),
+                uuid: None,
+                attributes: attributes.expect("sound attributes"),
+            };
+        }
+        self.next += 1;
+        let value = format!("cn=Member {},{}", self.next + dice.below(3), self.context).into_bytes();
+        let modifications = vec![Modification {
+            operation: Operation::Replace,
+            attribute: "owner".into(),
+            values: vec![value],
+        }];
+        Change::Modify { dn: dn(&format!("cn=everybody,{}", self.context)), modifications }
+    }
+}
+
+fn dn(text: &str) -> Dn {
+    Dn::parse(text).expect("a sound name")
+}
+
+fn attributes(pairs: &[(&str, &str)]) -> Attributes {
+    let pairs = pairs.iter().map(|(name, value)| (*name, value.as_bytes().to_vec()));
+    Attributes::from_pairs(pairs).expect("sound attributes")
+}

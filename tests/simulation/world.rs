@@ -1,0 +1,400 @@
+//! The world: sites, the mail between them, time, chance. One seed, one world.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::rc::Rc;
+
+use bridgehead::directory::context::create_context;
+use bridgehead::directory::dn::Dn;
+use bridgehead::directory::memory::MemoryStore;
+use bridgehead::replication::engine::{EngineConfig, Input, KnownSite, Partner, Passage, Timing};
+use bridgehead::replication::wire::Message;
+use ed25519_dalek::SigningKey;
+
+use super::dice::Dice;
+use super::faults::Sabotage;
+use super::observers::Observers;
+use super::site::{Came, Crash, Site};
+use super::workload::Workload;
+
+/// How bad the world is.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    pub sites: usize,
+    pub topology: Topology,
+    /// In percent of mails or of inputs.
+    pub loss: u64,
+    pub twice: u64,
+    pub replay: u64,
+    pub crash: u64,
+    /// Milliseconds on the way, at least and at most.
+    pub delay: (i64, i64),
+    pub skew: i64,
+    pub part_bytes_max: u64,
+    /// Commits in all, and the time they are spread over.
+    pub commits: u64,
+    pub busy: i64,
+    pub sabotage: Sabotage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    Mesh,
+    Line,
+    Star,
+}
+
+#[derive(Clone)]
+struct Letter {
+    from: usize,
+    to: usize,
+    mail: u64,
+    /// When it left, by the world's time.
+    left: i64,
+    payload: Rc<Vec<u8>>,
+}
+
+enum Happening {
+    Deliver(Letter),
+    Work(usize),
+}
+
+/// Orders happenings of one instant by when they were planned.
+struct Planned(i64, u64, Happening);
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Planned {}
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+pub struct World {
+    pub now: i64,
+    pub knobs: Knobs,
+    pub sites: Vec<Site>,
+    pub observers: Observers,
+    pub trace: VecDeque<String>,
+    /// Mails handed to the network since the last reset: (from, to, was anything but a vector in it).
+    pub mails: Vec<(usize, usize, bool)>,
+    pub bytes: u64,
+    dice: Dice,
+    queue: BinaryHeap<Reverse<Planned>>,
+    planned: u64,
+    archive: Vec<Letter>,
+}
+
+pub const START: i64 = 1_800_000_000_000;
+pub const HOUR: i64 = 3_600_000;
+pub const DAY: i64 = 24 * HOUR;
+
+impl Knobs {
+    /// The world of a seed.
+    pub fn from_seed(seed: u64) -> Knobs {
+        let mut dice = Dice::new(seed ^ 0xABCD);
+        let delay = *dice.pick(&[(1_000, 10_000), (1_000, 600_000), (60_000, HOUR), (HOUR, 3 * DAY)]);
+        Knobs {
+            sites: 3,
+            topology: *dice.pick(&[Topology::Mesh, Topology::Line, Topology::Star]),
+            loss: *dice.pick(&[0, 5, 20, 50]),
+            twice: *dice.pick(&[0, 5, 30]),
+            replay: *dice.pick(&[0, 0, 10]),
+            crash: *dice.pick(&[0, 2, 10]),
+            delay,
+            skew: *dice.pick(&[0, 5_000, DAY]),
+            part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
+            commits: 5 + dice.below(15),
+            busy: delay.1 * dice.between(1, 5),
+            sabotage: Sabotage::None,
+        }
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, knobs: Knobs) -> World {
+        let mut dice = Dice::new(seed);
+        let keys: Vec<SigningKey> = (0..knobs.sites).map(|_| SigningKey::from_bytes(&dice.bytes())).collect();
+        let names: Vec<String> = (0..knobs.sites).map(|n| format!("s{n}")).collect();
+        let context = |n: usize| format!("ou={},o=Example", names[n]);
+        let known: Vec<KnownSite> = (0..knobs.sites)
+            .map(|n| KnownSite {
+                site: names[n].clone(),
+                key: keys[n].verifying_key(),
+                contexts: vec![context(n)],
+            })
+            .collect();
+        let mut sites = Vec::new();
+        for n in 0..knobs.sites {
+            let neighbours = knobs.topology.neighbours(n, knobs.sites);
+            let hub = neighbours.len() > 1 && knobs.topology != Topology::Mesh;
+            let partners = neighbours.iter().map(|&m| {
+                let mut partner = Partner::new(&names[m]);
+                partner.part_bytes_max = knobs.part_bytes_max;
+                if hub {
+                    partner.outbound = Passage::All;
+                }
+                partner
+            });
+            let config = EngineConfig {
+                site: names[n].clone(),
+                key: keys[n].clone(),
+                card: format!("card of {}", names[n]),
+                known: known.clone(),
+                partners: partners.collect(),
+                timing: Timing::default(),
+            };
+            let mut store = MemoryStore::new();
+            let mut tx = store.begin();
+            let dn = Dn::parse(&context(n)).expect("a sound name");
+            create_context(&mut tx, &dn, &names[n], uuid::Uuid::from_bytes(dice.bytes()))
+                .expect("a new context");
+            tx.commit();
+            let skew = dice.between(-knobs.skew, knobs.skew);
+            sites.push(Site::new(config, store, Workload::new(&context(n)), skew));
+        }
+        let mut world = World {
+            now: START,
+            knobs,
+            sites,
+            observers: Observers::default(),
+            trace: VecDeque::new(),
+            mails: Vec::new(),
+            bytes: 0,
+            dice,
+            queue: BinaryHeap::new(),
+            planned: 0,
+            archive: Vec::new(),
+        };
+        for n in 0..world.knobs.sites {
+            world.input(n, Input::Start, Crash::No);
+        }
+        for _ in 0..world.knobs.commits {
+            let (n, at) = (
+                world.dice.below(world.knobs.sites as u64) as usize,
+                world.dice.between(0, world.knobs.busy),
+            );
+            world.plan(START + at, Happening::Work(n));
+        }
+        world
+    }
+
+    /// Runs until `until`, or until `done` says so; whether it did.
+    pub fn run(&mut self, until: i64, mut done: impl FnMut(&World) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            let timer =
+                (0..self.sites.len()).filter_map(|n| self.sites[n].deadline().map(|at| (at, n))).min();
+            let mail = self.queue.peek().map(|Reverse(planned)| planned.0);
+            let next = timer.map(|(at, _)| at).into_iter().chain(mail).min();
+            let Some(next) = next.filter(|at| *at <= until) else {
+                self.now = until;
+                return done(self);
+            };
+            self.now = self.now.max(next);
+            match (mail, timer) {
+                (Some(at), _) if at == next => {
+                    let Some(Reverse(planned)) = self.queue.pop() else { continue };
+                    self.happen(planned.2);
+                }
+                (_, Some((_, n))) => {
+                    let crash = self.crash();
+                    self.input(n, Input::Tick, crash);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// From now on mail flows and machines stand.
+    pub fn calm(&mut self) {
+        self.knobs.loss = 0;
+        self.knobs.twice = 0;
+        self.knobs.replay = 0;
+        self.knobs.crash = 0;
+    }
+
+    /// Every site holds what the masters hold, and no mail is on the way.
+    pub fn equal(&self) -> bool {
+        self.observers.all_equal(&self.sites, self.knobs.topology)
+    }
+
+    pub fn mail_on_the_way(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub fn sync_all(&mut self) {
+        for n in 0..self.sites.len() {
+            self.input(n, Input::Sync { site: None }, Crash::No);
+        }
+    }
+
+    fn crash(&mut self) -> Crash {
+        match () {
+            () if !self.dice.percent(self.knobs.crash) => Crash::No,
+            () if self.dice.percent(50) => Crash::BeforeCommit,
+            () => Crash::AfterCommit,
+        }
+    }
+
+    fn plan(&mut self, at: i64, happening: Happening) {
+        self.planned += 1;
+        self.queue.push(Reverse(Planned(at, self.planned, happening)));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Work(n) => self.work(n),
+            Happening::Deliver(letter) => self.deliver(letter),
+        }
+    }
+
+    fn work(&mut self, n: usize) {
+        let Some(number) = self.sites[n].commit(&mut self.dice) else { return };
+        let position = self.sites[n].own().position;
+        self.note(format!("{} commits {}", self.sites[n].name, position.usn));
+        self.observers.committed(&self.sites[n]);
+        let crash = self.crash();
+        if crash == Crash::BeforeCommit {
+            // Between the commit and the word about it.
+            self.note(format!("{} crashes before it knows", self.sites[n].name));
+            self.sites[n].restart();
+            self.input(n, Input::Start, Crash::No);
+        } else {
+            self.input(n, Input::LocalCommit { context: number }, crash);
+        }
+    }
+
+    fn deliver(&mut self, letter: Letter) {
+        let from = self.sites[letter.from].name.clone();
+        let header = self.sites[letter.from].header(letter.left, letter.mail);
+        let crash = self.crash();
+        let mut payload = letter.payload.to_vec();
+        self.knobs.sabotage.payload(&mut payload);
+        let input = Input::Received { from, header, payload };
+        if self.input(letter.to, input, crash).is_none() {
+            // The sending MTA got no answer and tries again.
+            let delay = self.delay();
+            self.plan(self.now + delay, Happening::Deliver(letter));
+        }
+    }
+
+    fn input(&mut self, n: usize, input: Input, crash: Crash) -> Option<()> {
+        if crash != Crash::No {
+            self.note(format!("{} crashes, {crash:?}", self.sites[n].name));
+        }
+        let starting = matches!(input, Input::Start);
+        let Came { mails, events, outcome } = self.sites[n].handle(self.now, input, crash);
+        for event in events {
+            self.note(format!("{} {event:?}", self.sites[n].name));
+            self.observers.event(&self.sites[n].name, &event);
+        }
+        for (to, mail, payload) in mails {
+            self.post(n, &to, mail, payload);
+        }
+        let problem = self.observers.after(&self.sites[n]);
+        if let Some(problem) = problem {
+            self.fail(&problem);
+        }
+        if crash != Crash::No && !starting {
+            self.input(n, Input::Start, Crash::No);
+        }
+        outcome.map(|_| ())
+    }
+
+    fn post(&mut self, from: usize, to: &str, mail: u64, payload: Vec<u8>) {
+        let Some(to) = self.sites.iter().position(|site| site.name == to) else {
+            self.fail(&format!("mail to {to}, which is no site"));
+        };
+        let message = Message::decode(&payload).expect("what is sent can be read");
+        let bare = message.parts.is_empty() && message.requests.is_empty();
+        self.note(format!(
+            "{} -> {} #{}{}{}{}{}",
+            self.sites[from].name,
+            self.sites[to].name,
+            mail % 1_000_000,
+            message.hello.as_ref().map_or(String::new(), |hello| format!(" hello({})", hello.answer)),
+            message
+                .parts
+                .iter()
+                .map(|p| format!(" part {}/{}", p.part.index, p.part.count))
+                .collect::<String>(),
+            message
+                .requests
+                .iter()
+                .map(|r| format!(" asks {:?}{:?}", r.base.map(|b| b.usn), r.missing))
+                .collect::<String>(),
+            if message.answer_wanted { " ?" } else { "" },
+        ));
+        if let Some(problem) = self.observers.mail(&self.sites[from], &self.sites[to].name, &message) {
+            self.fail(&problem);
+        }
+        self.mails.push((from, to, !bare));
+        self.bytes += payload.len() as u64;
+        let letter = Letter { from, to, mail, left: self.now, payload: Rc::new(payload) };
+        if !self.dice.percent(self.knobs.loss) {
+            let copies = 1 + u64::from(self.dice.percent(self.knobs.twice));
+            for _ in 0..copies {
+                let at = self.now + self.delay();
+                self.plan(at, Happening::Deliver(letter.clone()));
+            }
+        } else {
+            self.note(format!("    #{} is lost", mail % 1_000_000));
+        }
+        if self.knobs.replay > 0 {
+            self.archive.push(letter);
+            if self.dice.percent(self.knobs.replay) {
+                let old = self.dice.pick(&self.archive).clone();
+                let at = self.now + self.delay();
+                self.plan(at, Happening::Deliver(old));
+            }
+        }
+    }
+
+    fn delay(&mut self) -> i64 {
+        self.dice.between(self.knobs.delay.0, self.knobs.delay.1)
+    }
+
+    pub fn note(&mut self, line: String) {
+        if self.trace.len() == TRACE_MAX {
+            self.trace.pop_front();
+        }
+        let at = self.now - START;
+        self.trace.push_back(format!(
+            "{:>4}d {:02}:{:02}:{:02} {line}",
+            at / DAY,
+            at / HOUR % 24,
+            at / 60_000 % 60,
+            at / 1000 % 60
+        ));
+    }
+
+    pub fn fail(&self, problem: &str) -> ! {
+        let trace: Vec<&str> = self.trace.iter().map(String::as_str).collect();
+        panic!("{problem}\n{:?}\n{}", self.knobs, trace.join("\n"));
+    }
+}
+
+const TRACE_MAX: usize = 60;
+
+impl Topology {
+    pub fn neighbours(self, n: usize, of: usize) -> Vec<usize> {
+        match self {
+            Topology::Mesh => (0..of).filter(|&m| m != n).collect(),
+            Topology::Line => (0..of).filter(|&m| m.abs_diff(n) == 1).collect(),
+            Topology::Star if n == 0 => (1..of).collect(),
+            Topology::Star => vec![0],
+        }
+    }
+}
