@@ -280,6 +280,17 @@ pub enum NextHopTls {
     Verify,
 }
 
+impl std::fmt::Display for NextHopTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            NextHopTls::Off => "off",
+            NextHopTls::May => "may",
+            NextHopTls::Encrypt => "encrypt",
+            NextHopTls::Verify => "verify",
+        })
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub user: String,

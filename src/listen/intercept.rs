@@ -30,3 +30,9 @@ pub trait Intercept: Send + Sync + 'static {
     /// leave nothing half done.
     fn deliver(&self, envelope: InterceptedEnvelope, message: Vec<u8>) -> Delivery<'_>;
 }
+
+/// Knows which addresses of our own domains exist.
+pub trait Recipients: Send + Sync + 'static {
+    /// Whether an address exists. In doubt, yes: the next hop still decides.
+    fn is_known<'a>(&'a self, path: &'a Path) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+}

@@ -1,5 +1,201 @@
 //! The listener: accept, line layer, grammar, session; what is decided elsewhere is only carried out here.
+//!
+//! ```text
+//! accept ─► admission ─► session ─► smtp::Command ─► grammar (mailin: is it in sequence?)
+//!                           │
+//!                           ├─ transaction   MAIL, RCPT: route.rs decides, the next hop answers
+//!                           ├─ body, chunk   DATA, BDAT: the message streams through
+//!                           └─ refusal       every no of ours, as a reply
+//! ```
 
+mod admission;
+mod auth;
+mod body;
+mod chunk;
+mod client;
+mod counters;
+mod grammar;
 pub mod intercept;
+mod refusal;
+mod session;
+mod trace;
+mod transaction;
 
-pub use intercept::{Delivery, Intercept, InterceptedEnvelope};
+pub use counters::CountersSnapshot;
+pub use intercept::{Delivery, Intercept, InterceptedEnvelope, Recipients};
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tracing::warn;
+
+use crate::config::relay::{ListenAddress, ListenerConfig};
+use crate::relay::Relay;
+use crate::relay::stream::{Plain, Stream};
+
+use admission::Admission;
+use counters::Counters;
+use refusal::Refusal;
+use session::Session;
+
+/// What all sessions share.
+pub struct Service {
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) intercept: Arc<dyn Intercept>,
+    pub(crate) recipients: Option<Arc<dyn Recipients>>,
+    pub(crate) counters: Counters,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl Service {
+    /// `recipients`: who knows the addresses of our own domains, where that is asked.
+    pub fn new(
+        relay: Arc<Relay>,
+        intercept: Arc<dyn Intercept>,
+        recipients: Option<Arc<dyn Recipients>>,
+    ) -> Arc<Service> {
+        Arc::new(Service {
+            relay,
+            intercept,
+            recipients,
+            counters: Counters::default(),
+            admission: Arc::default(),
+        })
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> CountersSnapshot {
+        self.counters.snapshot()
+    }
+
+    /// Client connections that are open now.
+    pub fn sessions_open(&self) -> usize {
+        self.admission.open()
+    }
+
+    pub(crate) fn acceptor(&self, _listener: &ListenerConfig) -> Option<TlsAcceptor> {
+        None
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds the address of a listener's configuration.
+    pub async fn bind(address: &ListenAddress) -> io::Result<Listener> {
+        match address {
+            ListenAddress::Tcp(address) => {
+                let socket = if address.is_ipv4() {
+                    tokio::net::TcpSocket::new_v4()?
+                } else {
+                    tokio::net::TcpSocket::new_v6()?
+                };
+                socket.set_reuseaddr(true)?;
+                socket.bind(*address)?;
+                Ok(Listener::Tcp(socket.listen(BACKLOG)?))
+            }
+            ListenAddress::Unix { path, mode } => {
+                use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+                if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+                    std::fs::remove_file(path)?;
+                }
+                let listener = UnixListener::bind(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
+                Ok(Listener::Unix(listener))
+            }
+        }
+    }
+
+    /// The port of a TCP listener, for those who bound port 0.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Listener::Unix(_) => None,
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Plain> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Plain::tcp(stream)),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Plain::Unix(stream)),
+        }
+    }
+}
+
+/// Serves one listener until `stop` becomes true; then lets open transactions end, for as long as the configuration's
+/// `drain` says.
+pub async fn serve(
+    listener: Listener,
+    config: ListenerConfig,
+    service: Arc<Service>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let config = Arc::new(config);
+    let mut sessions = JoinSet::new();
+    while !*stop.borrow() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = sessions.join_next() => continue,
+            changed = stop.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
+        };
+        match accepted {
+            Ok(plain) => {
+                sessions.spawn(welcome(plain, config.clone(), service.clone(), stop.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: others must end before more can begin.
+                warn!(target: "bridgehead::listen", listener = config.name, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let drain = service.relay.settings().config.limits.drain;
+    let ended = timeout(drain, async { while sessions.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        warn!(target: "bridgehead::listen", sessions = sessions.len(), "sessions cut off");
+    }
+}
+
+async fn welcome(
+    mut plain: Plain,
+    config: Arc<ListenerConfig>,
+    service: Arc<Service>,
+    stop: watch::Receiver<bool>,
+) {
+    let settings = service.relay.settings();
+    let address = plain.peer();
+    let _admitted = match service.admission.connection(address.map(|a| a.ip()), &settings.config) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return turn_away(&mut plain, refusal, &service).await,
+    };
+    service.counters.session();
+    let trusted_peer =
+        address.is_none_or(|a| settings.config.trusted_peers.iter().any(|network| network.contains(a.ip())));
+    Session::new(service, config, Stream::Plain(plain), address, trusted_peer, stop).run().await;
+}
+
+async fn turn_away(plain: &mut Plain, refusal: Refusal, service: &Service) {
+    service.counters.refused(refusal.name());
+    let mut out = Vec::new();
+    refusal.reply(&service.relay.settings().config.limits).write_to(&mut out);
+    let _ = timeout(ACCEPT_PAUSE, plain.write_all(&out)).await;
+}
+
+const BACKLOG: u32 = 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,16 +1,45 @@
 //! The way onward: next hops, their connections, the client side of the dialogue.
+//!
+//! PROMISES
+//!   Custody-free: nothing here accepts a message; what is reported is the next hop's own reply. A connection is replaced by another
+//!   only while no octet of a message was sent.
 
-use std::sync::Arc;
+pub mod connection;
+pub mod dial;
+pub mod next_hop;
+pub mod stream;
+pub mod submit;
+pub mod tls;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
 use thiserror::Error;
+use tracing::{debug, warn};
 
-use crate::config::relay::RelayConfig;
-use crate::smtp::{Envelope, Reply};
+use crate::config::relay::{NextHopConfig, NextHopHost, RelayConfig};
+use crate::route::{Onward, RouteTable};
+
+use dial::DialError;
+use next_hop::{Lease, NextHop};
 
 /// The next hops and the connections to them; one for the whole process, shared by all sessions.
 #[derive(Debug)]
 pub struct Relay {
-    _config: Arc<RelayConfig>,
+    settings: ArcSwap<Settings>,
+    next_hops: Mutex<HashMap<Arc<NextHopConfig>, Arc<NextHop>>>,
+    tls: tls::ClientTls,
+}
+
+/// One configuration and what is computed from it. A session takes the current one at each transaction.
+#[derive(Debug)]
+pub struct Settings {
+    pub config: Arc<RelayConfig>,
+    pub routes: RouteTable,
+    /// All next hops by name or address, once each.
+    pub next_hops: Vec<Arc<NextHopConfig>>,
 }
 
 /// Why a message of our own could not be handed to the next hop. In each case nothing was accepted.
@@ -24,18 +53,139 @@ pub enum SubmitError {
     Unavailable(String),
 }
 
+/// No next hop can be reached; the last one's reason.
+#[derive(Debug, Error)]
+#[error("{next_hop}: {reason}")]
+pub struct Unavailable {
+    pub next_hop: String,
+    pub reason: DialError,
+}
+
 impl Relay {
     pub fn new(config: Arc<RelayConfig>) -> Arc<Relay> {
-        Arc::new(Relay { _config: config })
+        let relay = Arc::new(Relay {
+            settings: ArcSwap::from_pointee(Settings::new(config)),
+            next_hops: Mutex::default(),
+            tls: tls::ClientTls::new(),
+        });
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio::spawn(tend(Arc::downgrade(&relay)));
+        }
+        relay
     }
 
-    /// Submits one whole message of our own (CRLF line ends, not dot-stuffed) to the next hop that the
-    /// routes give for its forward path.
-    ///
-    /// The answer is the next hop's own reply to the final dot, or the one with which it refused earlier; a
-    /// refusal is an answer, not an error.
-    pub async fn submit(&self, envelope: &Envelope, _message: &[u8]) -> Result<Reply, SubmitError> {
-        let to = envelope.recipients.first().map(|r| r.path.to_string());
-        Err(SubmitError::NoRoute(to.unwrap_or_default()))
+    /// The configuration in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts another configuration in force. Sessions take it up with their next transaction; connections to
+    /// next hops that both configurations have are kept.
+    pub fn reconfigure(&self, config: Arc<RelayConfig>) {
+        let settings = Settings::new(config);
+        self.hops().retain(|config, _| settings.next_hops.contains(config));
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// The state of one next hop, created when it is first asked for.
+    pub fn next_hop(&self, config: &Arc<NextHopConfig>) -> Arc<NextHop> {
+        let mut hops = self.hops();
+        match hops.get(config) {
+            Some(hop) => hop.clone(),
+            None => hops.entry(config.clone()).or_insert_with(|| NextHop::new(config.clone())).clone(),
+        }
+    }
+
+    /// A connection to the first next hop that can be reached: a pooled one or, if `fresh`, a new one.
+    pub async fn acquire(
+        &self,
+        settings: &Settings,
+        onward: &Onward,
+        fresh: bool,
+    ) -> Result<Lease, Unavailable> {
+        let limits = &settings.config.limits;
+        let hops: Vec<Arc<NextHop>> = onward.next_hops.iter().map(|config| self.next_hop(config)).collect();
+        // Those that failed lately come last; where all did, the order is as configured.
+        let (rested, backed_off): (Vec<_>, Vec<_>) = hops.into_iter().partition(|hop| !hop.is_backed_off());
+        let mut failure = None;
+        for hop in rested.into_iter().chain(backed_off) {
+            if !fresh && let Some(lease) = hop.take_idle(limits.pool_idle) {
+                return Ok(lease);
+            }
+            match self.open(&hop, settings).await {
+                Ok(lease) => return Ok(lease),
+                Err(reason) => {
+                    warn!(target: "bridgehead::relay", next_hop = %hop.config.host, %reason, "next hop is away");
+                    failure = Some(Unavailable { next_hop: hop.config.host.to_string(), reason });
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Unavailable {
+            next_hop: "none".into(),
+            reason: DialError::NoAddress("the address space".into()),
+        }))
+    }
+
+    async fn open(&self, hop: &Arc<NextHop>, settings: &Settings) -> Result<Lease, DialError> {
+        let limits = &settings.config.limits;
+        let permit = hop.permit(limits.connect_timeout).await;
+        let permit = permit.ok_or(DialError::Busy(hop.config.connections_max))?;
+        match dial::dial(&hop.config, &settings.config, &self.tls).await {
+            Ok(connection) => {
+                hop.succeeded();
+                hop.learn(connection.extensions());
+                debug!(target: "bridgehead::relay", next_hop = %hop.config.host, "connected");
+                Ok(hop.lease(connection, permit))
+            }
+            Err(reason) => {
+                hop.failed(limits);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Reaches a next hop whose extensions are not known yet, within `patience`, so that our EHLO can offer what it does.
+    pub async fn probe(&self, settings: &Settings, config: &Arc<NextHopConfig>, patience: Duration) {
+        let hop = self.next_hop(config);
+        if hop.extensions().is_none()
+            && !hop.is_backed_off()
+            && let Ok(Ok(lease)) = tokio::time::timeout(patience, self.open(&hop, settings)).await
+        {
+            lease.release();
+        }
+    }
+
+    /// Closes idle connections.
+    pub fn close_idle(&self) {
+        for hop in self.hops().values() {
+            hop.sweep(Duration::ZERO);
+        }
+    }
+
+    fn hops(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<NextHopConfig>, Arc<NextHop>>> {
+        self.next_hops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Settings {
+    pub fn new(config: Arc<RelayConfig>) -> Settings {
+        let routes = RouteTable::new(&config);
+        let mut next_hops = routes.next_hops();
+        next_hops.retain(|hop| !matches!(hop.host, NextHopHost::Mx(_)));
+        Settings { config, routes, next_hops }
+    }
+}
+
+/// Closes connections that were idle for too long, while the relay lives.
+async fn tend(relay: Weak<Relay>) {
+    loop {
+        tokio::time::sleep(TEND_EVERY).await;
+        let Some(relay) = relay.upgrade() else { return };
+        let idle_max = relay.settings().config.limits.pool_idle;
+        for hop in relay.hops().values() {
+            hop.sweep(idle_max);
+        }
+    }
+}
+
+const TEND_EVERY: Duration = Duration::from_secs(5);

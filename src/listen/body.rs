@@ -1,0 +1,444 @@
+//! DATA: the message streams from the client to the next hop, watched but not touched.
+//!
+//! PROMISES
+//!   Memory does not grow with the message. What leaves is what came, behind one `Received:` field. The final
+//!   reply is the next hop's; 250 is said only where it, or replication, said 250. A copy for replication is
+//!   committed before the next hop gets the final dot.
+//!
+//! STANDARDS
+//!   RFC 5321 sections 4.1.1.4, 4.5.2, 4.5.3.2.4-6, 6.3; RFC 1870 section 6; RFC 2033 section 4.2.
+//!
+//! FAILURE
+//!   A message that is refused in its course is read to its end, so that the dialogue stays in step; the next
+//!   hop's connection is closed without the final dot. If the next hop is lost behind the final dot, the
+//!   client gets 451 and may send a message twice, but none is lost.
+
+use bytes::Buf;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::grammar::Step;
+use super::intercept::InterceptedEnvelope;
+use super::refusal::Refusal;
+use super::session::{End, Flow, Session};
+use super::trace;
+use super::transaction::{Transaction, transient};
+use crate::config::relay::BareLineEnds;
+use crate::limits::DATA_BUFFER_BYTES;
+use crate::relay::connection::{Batch, ConnectionError};
+use crate::relay::next_hop::Lease;
+use crate::smtp::Reply;
+use crate::smtp::data::{DataScanner, END, LineEndFault, Normalizer, Stuffer, Unstuffer};
+use crate::smtp::header::HeaderScan;
+
+/// A message on its way through.
+pub struct Passage {
+    /// Taken from the transaction: dropped half-way, the connection closes, and no half message is delivered.
+    pub lease: Option<Lease>,
+    /// Octets to go before the next stretch: first our trace field.
+    pub head: Vec<u8>,
+    /// For replication, un-stuffed.
+    pub copy: Option<Vec<u8>>,
+    /// What the client will be told instead, once the message has ended.
+    pub spoiled: Option<Reply>,
+    /// The end of data has gone to the next hop.
+    pub ended: bool,
+    pub octets: u64,
+    header: HeaderScan,
+    trace: String,
+    started: Instant,
+}
+
+impl Passage {
+    pub fn new(session: &Session, transaction: &Transaction, lease: Option<Lease>) -> Passage {
+        let config = &session.settings.config;
+        let paths = transaction.accepted.iter().map(|accepted| &accepted.path);
+        let trace = trace::trace(&config.trace_id, &session.listener.name, paths);
+        let head = match lease {
+            Some(_) => trace::received(&config.hostname, &session.client, &trace, &jiff::Zoned::now()),
+            None => Vec::new(),
+        };
+        Passage {
+            lease,
+            head,
+            copy: transaction.intercepts().then(Vec::new),
+            spoiled: None,
+            ended: false,
+            octets: 0,
+            header: HeaderScan::default(),
+            trace,
+            started: Instant::now(),
+        }
+    }
+
+    /// The message will not go through; its rest is only read.
+    pub fn spoil(&mut self, session: &Session, refusal: Refusal) {
+        if self.spoiled.is_none() {
+            session.service.counters.refused(refusal.name());
+            self.spoil_with(refusal.reply(&session.settings.config.limits));
+        }
+    }
+
+    pub fn spoil_with(&mut self, reply: Reply) {
+        self.spoiled.get_or_insert(reply);
+        self.lease = None;
+        self.copy = None;
+    }
+
+    /// The connection failed or spoke out of turn in the middle of the message.
+    pub fn next_hop_failed(&mut self, session: &Session, error: &ConnectionError) {
+        warn!(target: "bridgehead::relay", %error, "next hop failed during a message");
+        match error {
+            ConnectionError::Early(reply) if reply.is_transient() || reply.is_permanent() => {
+                self.spoil_with(transient(reply));
+            }
+            ConnectionError::Early(_) => self.spoil(session, Refusal::NextHopEarly),
+            _ => self.spoil(session, Refusal::NextHopLost),
+        }
+    }
+
+    /// Looks at a stretch of the message: size and loops.
+    pub fn watch(&mut self, session: &Session, stretch: &[u8], octets: u64) {
+        let limits = &session.settings.config.limits;
+        self.octets += octets;
+        if self.octets > limits.message_bytes_max {
+            self.spoil(session, Refusal::MessageTooLarge);
+        }
+        if !self.header.is_done() {
+            self.header.push(stretch, self.trace.as_bytes());
+            if self.header.own_trace() || self.header.received() > limits.received_max {
+                self.spoil(session, Refusal::Loop);
+            }
+        }
+        if let Some(copy) = &self.copy
+            && copy.len() + stretch.len() > limits.replication_message_bytes_max
+        {
+            self.spoil(session, Refusal::ReplicationMessageTooLarge);
+        }
+    }
+
+    /// Whether the client sends less than it must.
+    pub fn is_too_slow(&self, session: &Session) -> bool {
+        let limits = &session.settings.config.limits;
+        let elapsed = self.started.elapsed();
+        limits.data_rate_min != 0
+            && elapsed > limits.slow_grace
+            && self.octets < limits.data_rate_min.saturating_mul(elapsed.as_secs())
+    }
+}
+
+impl Session {
+    /// DATA. `early`: what the next hop already said to a DATA that went with the recipients.
+    pub(super) async fn data(&mut self, early: Option<Reply>) -> Flow {
+        let lease = match self.begin_message(early, "DATA").await? {
+            Some(lease) => lease,
+            None => return Ok(()),
+        };
+        if !self.input.is_empty() {
+            return self.refuse(Refusal::Pipelined("DATA")).and(Err(End::Said));
+        }
+        if self.grammar.accept(Step::Data).is_err() {
+            return self.refuse(Refusal::Internal);
+        }
+        self.say(&Reply::new(354, None, "End data with <CR><LF>.<CR><LF>"));
+        self.flush().await?;
+        let Some(transaction) = &self.transaction else {
+            return self.refuse(Refusal::Internal);
+        };
+        let mut passage = Passage::new(self, transaction, lease);
+        self.stream_data(&mut passage).await?;
+        self.shrink_input();
+        self.finish_message(passage).await
+    }
+
+    /// Everything before the first octet of a message. `Some`: it may come, and the next hop, if
+    /// there is one, waits for it. `None`: the client was told why not.
+    pub(super) async fn begin_message(
+        &mut self,
+        early: Option<Reply>,
+        verb: &'static str,
+    ) -> Result<Option<Option<Lease>>, End> {
+        let mut lease = self.transaction.as_mut().and_then(|transaction| transaction.lease.take());
+        if self.grammar.ask(Step::Data).is_err() {
+            if let (Some(transaction), None) = (&mut self.transaction, early) {
+                transaction.lease = lease;
+            }
+            let refusal = match self.transaction {
+                Some(_) => Refusal::NoRecipients,
+                None => Refusal::OutOfSequence("MAIL first"),
+            };
+            return self.refuse(refusal).map(|()| None);
+        }
+        if verb == "DATA" && !self.input.is_empty() {
+            return self.refuse(Refusal::Pipelined(verb)).and(Err(End::Said));
+        }
+        let (relays, lost) = self.transaction.as_ref().map_or((false, false), |t| (t.relays(), t.lost));
+        if lost || (relays && lease.is_none()) {
+            self.end_message();
+            return self.refuse(Refusal::NextHopLost).map(|()| None);
+        }
+        if !relays && let Some(mut unused) = lease.take() {
+            unused.connection.set_needs_reset(true);
+            unused.release();
+        }
+        let Some(mut lease) = lease else {
+            return Ok(Some(None));
+        };
+        let reply = match early {
+            Some(reply) => Ok(reply),
+            None => {
+                let mut batch = Batch::default();
+                batch.push(b"DATA\r\n");
+                let patience = self.settings.config.limits.reply_timeout;
+                lease
+                    .connection
+                    .exchange(&batch, patience)
+                    .await
+                    .map(|replies| replies.into_iter().next())
+                    .and_then(|reply| reply.ok_or(ConnectionError::Closed))
+            }
+        };
+        match reply {
+            Ok(reply) if reply.code() == 354 => Ok(Some(Some(lease))),
+            Ok(reply) => {
+                if reply.code() != 421 {
+                    lease.connection.set_needs_reset(true);
+                    lease.release();
+                }
+                self.end_message();
+                self.say(&transient(&reply));
+                Ok(None)
+            }
+            Err(error) => {
+                warn!(target: "bridgehead::relay", %error, "next hop failed at DATA");
+                self.end_message();
+                self.refuse(Refusal::NextHopLost).map(|()| None)
+            }
+        }
+    }
+
+    /// The transaction is over without a message.
+    pub(super) fn end_message(&mut self) {
+        self.grammar.reset();
+        self.end_transaction();
+    }
+
+    async fn stream_data(&mut self, passage: &mut Passage) -> Flow {
+        let config = self.settings.config.clone();
+        let mut scanner = DataScanner::new(config.limits.line_bytes_max);
+        let mut form = Form::new(config.bare_line_ends);
+        let mut room = DATA_BUFFER_BYTES / 4;
+        let mut stuffed = 0;
+        loop {
+            let scan = scanner.scan(&self.input);
+            let octets = scan.content as u64 - (scanner.stuffed() - stuffed);
+            stuffed = scanner.stuffed();
+            passage.watch(self, &self.input[..scan.content], octets);
+            match scanner.fault() {
+                Some(fault)
+                    if config.bare_line_ends == BareLineEnds::Refuse || fault == LineEndFault::DotNul =>
+                {
+                    passage.spoil(self, Refusal::LineEnds(fault));
+                }
+                _ => {}
+            }
+            if scanner.line_too_long() {
+                passage.spoil(self, Refusal::DataLineTooLong);
+            }
+            let used = scan.content + if scan.end { END.len() } else { 0 };
+            if passage.spoiled.is_none() {
+                form.pass(passage, &self.input[..used], scan.content, &config.limits).await.unwrap_or_else(
+                    |error| {
+                        passage.next_hop_failed(self, &error);
+                    },
+                );
+            }
+            self.input.advance(used);
+            if scan.end {
+                return Ok(());
+            }
+            if passage.is_too_slow(self) {
+                return self.refuse(Refusal::TooSlow).and(Err(End::Said));
+            }
+            if used >= room {
+                room = DATA_BUFFER_BYTES;
+            }
+            self.await_data(room).await?;
+        }
+    }
+
+    /// The message has ended: replication commits its copy, the next hop gets the final dot, the client the reply.
+    pub(super) async fn finish_message(&mut self, mut passage: Passage) -> Flow {
+        self.grammar.end_of_data();
+        let Some(transaction) = self.transaction.take() else {
+            return self.refuse(Refusal::Internal);
+        };
+        let copies = self.deliver_copies(&mut passage, &transaction).await;
+        let relayed = self.final_reply(&mut passage).await;
+        let limits = &self.settings.config.limits;
+        let reply = match (&passage.spoiled, relayed, copies.last()) {
+            (Some(reply), _, _) => reply.clone(),
+            (None, Some(reply), _) => reply,
+            (None, None, Some(reply)) => reply.clone(),
+            (None, None, None) => Refusal::Internal.reply(limits),
+        };
+        self.service.counters.message(passage.octets, reply.is_positive());
+        info!(
+            target: "bridgehead::relay",
+            from = %transaction.envelope.reverse_path,
+            to = %transaction.accepted.first().map(|a| a.path.as_str()).unwrap_or(""),
+            recipients = transaction.accepted.len(),
+            client = %self.client.address.map(|a| a.ip().to_string()).unwrap_or_default(),
+            next_hop = %transaction.onward.as_ref().and_then(|o| o.next_hops.first()).map(|h| h.host.to_string()).unwrap_or_default(),
+            octets = passage.octets,
+            trace = passage.trace,
+            %reply,
+            "message"
+        );
+        if self.client.lmtp {
+            let mut copies = copies.into_iter();
+            for accepted in &transaction.accepted {
+                let copy = if accepted.intercepted { copies.next() } else { None };
+                self.say(copy.as_ref().unwrap_or(&reply));
+            }
+        } else {
+            self.say(&reply);
+        }
+        self.client.forwarded = Default::default();
+        self.client.utf8 = false;
+        Ok(())
+    }
+
+    /// Hands the copy to replication, once for each of its mailboxes. Over SMTP, which has one reply for all, a refusal
+    /// holds for everybody.
+    async fn deliver_copies(&mut self, passage: &mut Passage, transaction: &Transaction) -> Vec<Reply> {
+        let Some(copy) = passage.copy.take() else {
+            return Vec::new();
+        };
+        let mailboxes: Vec<_> = transaction.accepted.iter().filter(|accepted| accepted.intercepted).collect();
+        let mut replies = Vec::with_capacity(mailboxes.len());
+        let mut copy = Some(copy);
+        for (i, mailbox) in mailboxes.iter().enumerate() {
+            let message = if i + 1 == mailboxes.len() { copy.take() } else { copy.clone() };
+            let envelope = InterceptedEnvelope {
+                reverse_path: transaction.envelope.reverse_path.clone(),
+                mailbox: mailbox.path.clone(),
+                client: self.client.address.map(|address| address.ip()),
+            };
+            let reply = self.service.intercept.deliver(envelope, message.unwrap_or_default()).await;
+            let refused = !reply.is_positive();
+            replies.push(transient(&reply));
+            if refused && !self.client.lmtp {
+                passage.spoil_with(transient(&reply));
+                break;
+            }
+        }
+        replies
+    }
+
+    async fn final_reply(&mut self, passage: &mut Passage) -> Option<Reply> {
+        let mut lease = passage.lease.take()?;
+        let limits = &self.settings.config.limits;
+        let replied = async {
+            if !passage.ended {
+                if lease.connection.has_unasked() {
+                    return Err(lease.connection.unasked().await);
+                }
+                passage.head.extend_from_slice(END);
+                lease.connection.send_body(&passage.head, &[], limits.reply_timeout).await?;
+            }
+            lease.connection.flush().await?;
+            lease.connection.reply(limits.final_timeout).await
+        }
+        .await;
+        match replied {
+            Ok(reply) if reply.code() == 421 => Some(transient(&reply)),
+            Ok(reply) if reply.is_intermediate() => Some(Refusal::NextHopEarly.reply(limits)),
+            Ok(reply) => {
+                lease.release();
+                Some(reply)
+            }
+            Err(error) => {
+                passage.next_hop_failed(self, &error);
+                None
+            }
+        }
+    }
+}
+
+/// In which form the message goes on.
+enum Form {
+    /// As it came.
+    AsIs { unstuffer: Unstuffer },
+    /// With every line end made CRLF.
+    Normalized { unstuffer: Unstuffer, normalizer: Normalizer, stuffer: Stuffer },
+}
+
+impl Form {
+    fn new(policy: BareLineEnds) -> Form {
+        match policy {
+            BareLineEnds::Refuse | BareLineEnds::Pass => Form::AsIs { unstuffer: Unstuffer::default() },
+            BareLineEnds::Normalize => Form::Normalized {
+                unstuffer: Unstuffer::default(),
+                normalizer: Normalizer::default(),
+                stuffer: Stuffer::default(),
+            },
+        }
+    }
+
+    /// Passes on a stretch: `content` octets of the message and, where there are more, the end of data.
+    async fn pass(
+        &mut self,
+        passage: &mut Passage,
+        wire: &[u8],
+        content: usize,
+        limits: &crate::config::relay::RelayLimits,
+    ) -> Result<(), ConnectionError> {
+        let end = wire.len() > content;
+        let finish = end && passage.copy.is_none();
+        match self {
+            Form::AsIs { unstuffer } => {
+                if let Some(copy) = &mut passage.copy {
+                    unstuffer.push(&wire[..content], copy);
+                }
+                let wire = if finish { wire } else { &wire[..content] };
+                send(passage, wire, finish, limits).await
+            }
+            Form::Normalized { unstuffer, normalizer, stuffer } => {
+                let (mut plain, mut normal, mut out) = (Vec::new(), Vec::new(), Vec::new());
+                unstuffer.push(&wire[..content], &mut plain);
+                normalizer.push(&plain, &mut normal);
+                if end {
+                    normalizer.finish(&mut normal);
+                }
+                if let Some(copy) = &mut passage.copy {
+                    copy.extend_from_slice(&normal);
+                }
+                stuffer.push(&normal, &mut out);
+                if finish {
+                    stuffer.finish(&mut out);
+                }
+                send(passage, &out, finish, limits).await
+            }
+        }
+    }
+}
+
+/// Sends a stretch to the next hop, if there is one; `finish`: it contains the end of data.
+pub(super) async fn send(
+    passage: &mut Passage,
+    wire: &[u8],
+    finish: bool,
+    limits: &crate::config::relay::RelayLimits,
+) -> Result<(), ConnectionError> {
+    let Some(lease) = &mut passage.lease else {
+        return Ok(());
+    };
+    if finish && lease.connection.has_unasked() {
+        return Err(lease.connection.unasked().await);
+    }
+    lease.connection.send_body(&passage.head, wire, limits.reply_timeout).await?;
+    passage.head.clear();
+    passage.ended = finish;
+    Ok(())
+}

@@ -1,0 +1,464 @@
+//! One client's session: lines in, replies out, each command to the file that carries it out.
+//!
+//! PROMISES
+//!   Replies leave in the order of the commands, in one write for a group that was pipelined. An idle session holds
+//!   one small buffer. Nothing that a client sends keeps us busy or in memory beyond the limits.
+//!
+//! STANDARDS
+//!   RFC 5321 sections 3 and 4, RFC 2920 (PIPELINING), RFC 2033 (LMTP), RFC 3207, RFC 2034.
+//!
+//! FAILURE
+//!   A client that goes away ends its session; what it had not ended with a dot is not passed on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use super::Service;
+use super::client::Client;
+use super::grammar::{Grammar, Step};
+use super::refusal::Refusal;
+use super::transaction::Transaction;
+use crate::config::relay::{ListenerConfig, ListenerTlsMode, Protocol};
+use crate::limits::COMMAND_BUFFER_BYTES;
+use crate::relay::Settings;
+use crate::relay::stream::Stream;
+use crate::smtp::xforward;
+use crate::smtp::{Command, Enhanced, Extensions, Line, Reply};
+
+/// One session.
+pub struct Session {
+    pub(super) service: Arc<Service>,
+    pub(super) listener: Arc<ListenerConfig>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) stream: Stream,
+    pub(super) input: BytesMut,
+    /// Replies that were not sent yet.
+    pub(super) out: Vec<u8>,
+    line: Vec<u8>,
+    pub(super) grammar: Grammar,
+    pub(super) client: Client,
+    /// Whose XFORWARD and XCLIENT we believe: by the real address of the connection.
+    pub(super) trusted_peer: bool,
+    pub(super) transaction: Option<Box<Transaction>>,
+    pub(super) offered: Extensions,
+    errors: u32,
+    started: Instant,
+    stop: watch::Receiver<bool>,
+}
+
+/// Why a session is over.
+#[derive(Debug)]
+pub enum End {
+    /// We said goodbye; what is in `out` is still to be sent.
+    Said,
+    /// The client went away.
+    Gone(io::Error),
+}
+
+/// Whether the session goes on.
+pub type Flow = Result<(), End>;
+
+impl Session {
+    pub fn new(
+        service: Arc<Service>,
+        listener: Arc<ListenerConfig>,
+        stream: Stream,
+        address: Option<SocketAddr>,
+        trusted_peer: bool,
+        stop: watch::Receiver<bool>,
+    ) -> Session {
+        let mut client = Client::new(address);
+        client.tls = stream.is_tls();
+        Session {
+            settings: service.relay.settings(),
+            service,
+            listener,
+            stream,
+            input: BytesMut::with_capacity(COMMAND_BUFFER_BYTES),
+            out: Vec::new(),
+            line: Vec::new(),
+            grammar: Grammar::new(address.map(|a| a.ip())),
+            client,
+            trusted_peer,
+            transaction: None,
+            offered: Extensions::default(),
+            errors: 0,
+            started: Instant::now(),
+            stop,
+        }
+    }
+
+    /// Runs the session to its end.
+    pub async fn run(mut self) {
+        self.greet();
+        let end = self.converse().await;
+        self.end_transaction();
+        match end {
+            End::Said => {
+                if let Err(End::Gone(error)) = self.flush().await {
+                    debug!(target: "bridgehead::session", %error, "client went away");
+                }
+                let _ = timeout(GOODBYE_PATIENCE, self.stream.shutdown()).await;
+            }
+            End::Gone(error) => debug!(target: "bridgehead::session", %error, "client went away"),
+        }
+    }
+
+    fn greet(&mut self) {
+        let protocol = if self.listener.protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
+        let text = format!("{} {protocol} bridgehead", self.settings.config.hostname);
+        self.say(&Reply::new(220, None, &text));
+    }
+
+    async fn converse(&mut self) -> End {
+        loop {
+            let step = match Line::find(&self.input, self.settings.config.limits.command_bytes_max) {
+                Line::Whole(octets) => {
+                    let mut line = std::mem::take(&mut self.line);
+                    line.clear();
+                    line.extend_from_slice(&self.input[..octets - 2]);
+                    self.input.advance(octets);
+                    let step = self.command(&line).await;
+                    self.line = line;
+                    step
+                }
+                Line::Broken(octets) => {
+                    self.input.advance(octets);
+                    self.refuse(Refusal::BrokenLine)
+                }
+                Line::TooLong => self.refuse(Refusal::LineTooLong).and(Err(End::Said)),
+                Line::Partial => match self.flush().await {
+                    Ok(()) => self.await_command().await,
+                    end => end,
+                },
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn command(&mut self, line: &[u8]) -> Flow {
+        let command = match Command::parse(line) {
+            Ok(command) => command,
+            Err(error) => {
+                let fatal = error == crate::smtp::CommandError::OtherProtocol;
+                return self.refuse(error.into()).and(if fatal { Err(End::Said) } else { Ok(()) });
+            }
+        };
+        match command {
+            Command::Ehlo(domain) => self.hello(domain, true, false).await,
+            Command::Helo(domain) => self.hello(domain, false, false).await,
+            Command::Lhlo(domain) => self.hello(domain, true, true).await,
+            Command::Mail(path, parameters) => self.mail(path, parameters),
+            Command::Rcpt(path, parameters) => self.recipients(path, parameters).await,
+            Command::Data => self.data(None).await,
+            Command::Bdat(octets, last) => self.bdat(octets, last).await,
+            Command::Rset => {
+                self.end_transaction();
+                self.grammar.reset();
+                self.ok("Ok")
+            }
+            Command::Noop => self.ok("Ok"),
+            Command::Quit => {
+                self.say(&Reply::new(221, Enhanced(2, 0, 0), "Bye"));
+                Err(End::Said)
+            }
+            Command::Vrfy => {
+                self.say(&Reply::new(252, Enhanced(2, 0, 0), "Send it and see"));
+                Ok(())
+            }
+            Command::Help => {
+                self.say(&Reply::new(214, Enhanced(2, 0, 0), "See RFC 5321"));
+                Ok(())
+            }
+            Command::StartTls => self.start_tls().await,
+            Command::Auth { mechanism, initial } => self.auth(mechanism, initial).await,
+            Command::Xforward(arguments) => self.xforward(arguments),
+            Command::Xclient(arguments) => self.xclient(arguments),
+            Command::NotImplemented => self.refuse(Refusal::NotImplemented),
+        }
+    }
+
+    async fn hello(&mut self, domain: &str, extended: bool, lmtp: bool) -> Flow {
+        if lmtp != (self.listener.protocol == Protocol::Lmtp) {
+            let need = if lmtp { "This is SMTP: EHLO or HELO" } else { "This is LMTP: LHLO" };
+            return self.refuse(Refusal::OutOfSequence(need));
+        }
+        self.end_transaction();
+        self.settings = self.service.relay.settings();
+        if self.grammar.accept(Step::Hello).is_err() {
+            return self.refuse(Refusal::Internal);
+        }
+        self.client.helo = Some(domain.into());
+        self.client.extended = extended;
+        self.client.lmtp = lmtp;
+        let hostname = self.settings.config.hostname.clone();
+        if !extended {
+            self.offered = Extensions::default();
+            self.say(&Reply::new(250, None, &hostname));
+            return Ok(());
+        }
+        self.offered = self.extensions().await;
+        let mut text = hostname;
+        for line in self.offered.lines() {
+            text.push('\n');
+            text.push_str(&line);
+        }
+        self.say(&Reply::new(250, None, &text));
+        Ok(())
+    }
+
+    /// What we can honour: our own extensions through those of every next hop that we know. One that was never reached
+    /// is asked now, for a moment.
+    async fn extensions(&mut self) -> Extensions {
+        let config = &self.settings.config;
+        let mut offered = Extensions {
+            pipelining: true,
+            size: Some(config.limits.message_bytes_max),
+            eight_bit_mime: true,
+            smtputf8: true,
+            dsn: true,
+            enhanced_status_codes: true,
+            starttls: !self.stream.is_tls() && self.listener.tls.is_some(),
+            ..Extensions::default()
+        };
+        if let Some(auth) = &self.listener.auth
+            && (self.stream.is_tls() || auth.without_tls)
+        {
+            offered.auth = true;
+            offered.auth_mechanisms = "PLAIN LOGIN".into();
+        }
+        if self.trusted_peer {
+            offered.xforward = xforward::XFORWARD.into();
+            offered.xclient = xforward::XCLIENT.into();
+        }
+        for config in self.settings.next_hops.iter() {
+            let hop = self.service.relay.next_hop(config);
+            if hop.extensions().is_none() {
+                self.service.relay.probe(&self.settings, config, PROBE_PATIENCE).await;
+            }
+            if let Some(extensions) = hop.extensions() {
+                offered = offered.through(&extensions);
+            }
+        }
+        offered
+    }
+
+    fn xforward(&mut self, arguments: &str) -> Flow {
+        if !self.trusted_peer {
+            return self.refuse(Refusal::NotTrusted("XFORWARD"));
+        }
+        if self.transaction.is_some() {
+            return self.refuse(Refusal::OutOfSequence("XFORWARD goes before MAIL"));
+        }
+        match self.client.forwarded.update(arguments, xforward::XFORWARD) {
+            Ok(()) => self.ok("Ok"),
+            Err(error) => self.refuse(Refusal::Attribute(attribute_text(error))),
+        }
+    }
+
+    /// From here on the session is another client's.
+    fn xclient(&mut self, arguments: &str) -> Flow {
+        if !self.trusted_peer {
+            return self.refuse(Refusal::NotTrusted("XCLIENT"));
+        }
+        if self.transaction.is_some() {
+            return self.refuse(Refusal::OutOfSequence("XCLIENT goes before MAIL"));
+        }
+        let mut told = crate::smtp::ClientAttributes::default();
+        if let Err(error) = told.update(arguments, xforward::XCLIENT) {
+            return self.refuse(Refusal::Attribute(attribute_text(error)));
+        }
+        let was = self.client.address;
+        if let Some(ip) = told.address {
+            self.client.address = Some(SocketAddr::new(ip, told.port.unwrap_or(0)));
+        }
+        self.client = Client {
+            helo: told.helo,
+            login: told.login,
+            tls: self.client.tls,
+            ..Client::new(self.client.address.or(was))
+        };
+        self.grammar = Grammar::new(self.client.address.map(|a| a.ip()));
+        self.offered = Extensions::default();
+        self.greet();
+        Ok(())
+    }
+
+    async fn start_tls(&mut self) -> Flow {
+        if self.stream.is_tls() {
+            return self.refuse(Refusal::TlsActive);
+        }
+        let Some(acceptor) = self.service.acceptor(&self.listener) else {
+            let refusal =
+                if self.listener.tls.is_some() { Refusal::TlsUnavailable } else { Refusal::NotImplemented };
+            return self.refuse(refusal);
+        };
+        // Octets behind STARTTLS would be taken for commands under TLS (CVE-2011-0411).
+        if !self.input.is_empty() {
+            return self.refuse(Refusal::Pipelined("STARTTLS")).and(Err(End::Said));
+        }
+        self.end_transaction();
+        self.say(&Reply::new(220, Enhanced(2, 0, 0), "Go ahead"));
+        self.flush().await?;
+        let patience = self.settings.config.limits.command_timeout;
+        let stream = std::mem::replace(&mut self.stream, Stream::Closed);
+        let Stream::Plain(plain) = stream else {
+            return Err(End::Gone(io::ErrorKind::InvalidInput.into()));
+        };
+        match timeout(patience, acceptor.accept(plain)).await {
+            Ok(Ok(tls)) => self.stream = Stream::Tls(Box::new(tls.into())),
+            Ok(Err(error)) => return Err(End::Gone(error)),
+            Err(_) => return Err(End::Gone(io::ErrorKind::TimedOut.into())),
+        }
+        // Nothing that was said in the clear counts any more (RFC 3207 section 4.2).
+        let address = self.client.address;
+        self.client = Client::new(address);
+        self.client.tls = true;
+        self.offered = Extensions::default();
+        self.grammar = Grammar::new(address.map(|a| a.ip()));
+        Ok(())
+    }
+
+    /// What has to be done before mail is taken.
+    pub(super) fn precondition(&self) -> Option<Refusal> {
+        let tls_required =
+            self.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Required);
+        if tls_required && !self.stream.is_tls() {
+            return Some(Refusal::NeedsTls);
+        }
+        let auth_required = self.listener.auth.as_ref().is_some_and(|auth| auth.required);
+        (auth_required && !self.is_trusted()).then_some(Refusal::NeedsAuth)
+    }
+
+    /// Whether the client may relay anywhere.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.client.login.is_some() || self.client.is_within(&self.settings.config.trusted_networks)
+    }
+
+    /// Forgets the transaction; the next hop's connection goes back to the pool.
+    pub(super) fn end_transaction(&mut self) {
+        if let Some(mut transaction) = self.transaction.take() {
+            transaction.abandon();
+            self.client.forwarded = Default::default();
+            self.client.utf8 = false;
+        }
+    }
+
+    pub(super) fn ok(&mut self, text: &str) -> Flow {
+        self.say(&Reply::new(250, Enhanced(2, 0, 0), text));
+        Ok(())
+    }
+
+    pub(super) fn say(&mut self, reply: &Reply) {
+        reply.write_to(&mut self.out);
+    }
+
+    /// Says no; ends the session where the client has made too many errors.
+    pub(super) fn refuse(&mut self, refusal: Refusal) -> Flow {
+        let limits = &self.settings.config.limits;
+        let reply = refusal.reply(limits);
+        debug!(target: "bridgehead::session", refusal = refusal.name(), %reply, "refused");
+        self.service.counters.refused(refusal.name());
+        reply.write_to(&mut self.out);
+        if refusal.is_client_error() {
+            self.errors += 1;
+            if self.errors >= limits.errors_max {
+                Refusal::TooManyErrors.reply(limits).write_to(&mut self.out);
+                self.service.counters.refused(Refusal::TooManyErrors.name());
+                return Err(End::Said);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn flush(&mut self) -> Flow {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let patience = self.settings.config.limits.command_timeout;
+        let sent = timeout(patience, async {
+            self.stream.write_all(&self.out).await?;
+            self.stream.flush().await
+        })
+        .await;
+        self.out.clear();
+        if self.out.capacity() > COMMAND_BUFFER_BYTES {
+            self.out = Vec::new();
+        }
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Gone(error)),
+            Err(_) => Err(End::Gone(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Waits for more of a command.
+    async fn await_command(&mut self) -> Flow {
+        let limits = &self.settings.config.limits;
+        let patience = limits.command_timeout;
+        if self.started.elapsed() > limits.session_timeout {
+            return self.refuse(Refusal::SessionTimeout).and(Err(End::Said));
+        }
+        self.input.reserve(if self.input.is_empty() { COMMAND_BUFFER_BYTES } else { 512 });
+        let idle = self.transaction.is_none();
+        if idle && *self.stop.borrow() {
+            return self.refuse(Refusal::ShuttingDown).and(Err(End::Said));
+        }
+        let read = tokio::select! {
+            biased;
+            read = timeout(patience, self.stream.read_buf(&mut self.input)) => read,
+            _ = self.stop.changed(), if idle => return self.refuse(Refusal::ShuttingDown).and(Err(End::Said)),
+        };
+        match read {
+            Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(End::Gone(error)),
+            Err(_) => self.refuse(Refusal::CommandTimeout).and(Err(End::Said)),
+        }
+    }
+
+    /// Waits for more of a message.
+    pub(super) async fn await_data(&mut self, room: usize) -> Flow {
+        self.input.reserve(room);
+        let patience = self.settings.config.limits.data_timeout;
+        match timeout(patience, self.stream.read_buf(&mut self.input)).await {
+            Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(End::Gone(error)),
+            Err(_) => self.refuse(Refusal::CommandTimeout).and(Err(End::Said)),
+        }
+    }
+
+    /// Gives a large buffer back once a message has ended.
+    pub(super) fn shrink_input(&mut self) {
+        if self.input.capacity() > COMMAND_BUFFER_BYTES && self.input.len() < COMMAND_BUFFER_BYTES {
+            let mut small = BytesMut::with_capacity(COMMAND_BUFFER_BYTES);
+            small.extend_from_slice(&self.input);
+            self.input = small;
+        }
+    }
+}
+
+fn attribute_text(error: xforward::AttributeError) -> &'static str {
+    match error {
+        xforward::AttributeError::Syntax => "Attributes are NAME=value",
+        xforward::AttributeError::Unknown => "Attribute not supported",
+        xforward::AttributeError::Value => "Attribute value malformed",
+    }
+}
+
+/// For the last words of a session.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long EHLO waits to learn what a next hop offers that was never reached.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,112 @@
+//! The one header that is added: `Received:`, with a trace by which the loop guard knows it again.
+//!
+//! The trace is `bh-INSTALLATION-ENVELOPE`, where ENVELOPE stands for listener and recipients. A message that comes
+//! back to the same listener for the same recipients loops; one that a mailing list or a forwarder
+//! legitimately sends through us again comes for others.
+//!
+//! STANDARDS
+//!   RFC 5321 section 4.4 and RFC 3848 (`with`), RFC 6531 section 4.3 (UTF8SMTP), RFC 5322 section 3.3 (date).
+
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Zoned;
+
+use super::client::Client;
+use crate::smtp::Path;
+
+/// The trace of a message for these recipients at this listener.
+pub fn trace<'a>(installation: &str, listener: &str, recipients: impl Iterator<Item = &'a Path>) -> String {
+    // Each recipient is hashed alone and the sum taken, for their order and division into transactions may change.
+    let sum = recipients.fold(0u64, |sum, path| {
+        let mut hasher = DefaultHasher::new();
+        listener.hash(&mut hasher);
+        path.local_part().hash(&mut hasher);
+        path.domain().to_ascii_lowercase().hash(&mut hasher);
+        sum.wrapping_add(hasher.finish())
+    });
+    format!("bh-{installation}-{:08x}", (sum >> 32) as u32 ^ sum as u32)
+}
+
+/// The header field, folded, with its final CRLF.
+pub fn received(hostname: &str, client: &Client, trace: &str, now: &Zoned) -> Vec<u8> {
+    let mut field = String::with_capacity(256);
+    let helo = client.helo.as_deref().unwrap_or("unknown");
+    let _ = write!(field, "Received: from {helo}");
+    match client.address {
+        Some(address) => {
+            let ip = address.ip().to_canonical();
+            let v6 = if ip.is_ipv6() { "IPv6:" } else { "" };
+            let _ = write!(field, " ([{v6}{ip}])");
+        }
+        None => field.push_str(" (local)"),
+    }
+    let _ = write!(
+        field,
+        "\r\n\tby {hostname} (bridgehead {trace})\r\n\twith {} id {:x}{:04x};\r\n\t",
+        client.protocol_word(),
+        now.timestamp().as_microsecond(),
+        SEQUENCE.fetch_add(1, Ordering::Relaxed) & 0xffff,
+    );
+    date(now, &mut field);
+    field.push_str("\r\n");
+    field.into_bytes()
+}
+
+/// RFC 5322's date-time.
+fn date(now: &Zoned, out: &mut String) {
+    const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let day = DAYS[now.weekday().to_monday_zero_offset().unsigned_abs() as usize % 7];
+    let month = MONTHS[(now.month().unsigned_abs() as usize).saturating_sub(1) % 12];
+    let offset = now.offset().seconds() / 60;
+    let sign = if offset < 0 { '-' } else { '+' };
+    let _ = write!(
+        out,
+        "{day}, {} {month} {} {:02}:{:02}:{:02} {sign}{:02}{:02}",
+        now.day(),
+        now.year(),
+        now.hour(),
+        now.minute(),
+        now.second(),
+        offset.abs() / 60,
+        offset.abs() % 60
+    );
+}
+
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_is_well_formed() {
+        let mut client = Client::new(Some("192.0.2.1:99".parse().unwrap()));
+        client.helo = Some("mail.example".into());
+        client.extended = true;
+        let now: Zoned = "2026-11-22T14:05:06+01:00[+01:00]".parse().unwrap();
+        let field = String::from_utf8(received("b.example", &client, "bh-1-2", &now)).unwrap();
+        assert!(
+            field.starts_with(
+                "Received: from mail.example ([192.0.2.1])\r\n\tby b.example (bridgehead bh-1-2)\r\n\twith ESMTP id "
+            ),
+            "{field}"
+        );
+        assert!(field.ends_with(";\r\n\tSun, 22 Nov 2026 14:05:06 +0100\r\n"), "{field}");
+    }
+
+    #[test]
+    fn the_trace_tells_recipients_and_listeners_apart() {
+        let path = |text: &str| Path::parse(text).unwrap();
+        let of = |listener: &str, paths: &[&str]| {
+            let paths: Vec<_> = paths.iter().map(|p| path(p)).collect();
+            trace("00", listener, paths.iter())
+        };
+        assert_eq!(of("l", &["a@b", "c@d"]), of("l", &["c@D", "a@B"]));
+        assert_ne!(of("l", &["a@b"]), of("l", &["c@d"]));
+        assert_ne!(of("l", &["a@b"]), of("m", &["a@b"]));
+    }
+}

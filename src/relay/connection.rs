@@ -1,0 +1,262 @@
+//! One connection to a next hop, past its EHLO: commands out, replies in, a message through.
+//!
+//! PROMISES
+//!   A reply belongs to the command that it answers: octets that arrive unasked are noticed, and the connection is
+//!   not used again. Commands go out in one write where the next hop has PIPELINING.
+//!
+//! STANDARDS
+//!   RFC 5321 section 4.2, RFC 2920.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use super::stream::Stream;
+use crate::smtp::{Extensions, Reply, ReplyError};
+
+/// A connection to a next hop.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    input: BytesMut,
+    extensions: Arc<Extensions>,
+    /// It carried a transaction before, so that it may have died in between.
+    reused: bool,
+    /// A transaction was begun and not finished.
+    needs_reset: bool,
+}
+
+/// Commands that belong together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// The connection is of no more use. The next hop (or the network) is at fault in each.
+#[derive(Debug, Error)]
+pub enum ConnectionError {
+    #[error("lost the connection: {0}")]
+    Lost(#[from] io::Error),
+    #[error("it closed the connection")]
+    Closed,
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("what it sent is not SMTP: {0}")]
+    Garbage(#[from] ReplyError),
+    #[error("it replied before it was asked: {0}")]
+    Early(Reply),
+}
+
+impl Batch {
+    /// Ends the command whose octets were appended to `bytes`, if there were any.
+    pub fn end_command(&mut self) {
+        if self.ends.last().copied().unwrap_or(0) < self.bytes.len() {
+            self.ends.push(self.bytes.len());
+        }
+    }
+
+    pub fn push(&mut self, command: &[u8]) {
+        self.bytes.extend_from_slice(command);
+        self.end_command();
+    }
+
+    /// Commands so far.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+impl Connection {
+    pub fn new(stream: Stream) -> Connection {
+        Connection {
+            stream,
+            input: BytesMut::new(),
+            extensions: Arc::default(),
+            reused: false,
+            needs_reset: false,
+        }
+    }
+
+    pub fn extensions(&self) -> &Arc<Extensions> {
+        &self.extensions
+    }
+
+    pub fn learn(&mut self, extensions: Extensions) {
+        self.extensions = Arc::new(extensions);
+    }
+
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub fn mark_reused(&mut self) {
+        self.reused = true;
+    }
+
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset
+    }
+
+    /// Whether the next user has to send RSET first.
+    pub fn set_needs_reset(&mut self, needs_reset: bool) {
+        self.needs_reset = needs_reset;
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
+    }
+
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// Whether nothing arrived unasked, neither octets nor the end of the connection.
+    pub fn is_quiet(&mut self) -> bool {
+        self.input.is_empty() && self.stream.try_read(&mut [0]).is_none()
+    }
+
+    /// Whether what arrived so far was all asked for.
+    pub fn has_unasked(&mut self) -> bool {
+        if self.input.is_empty() {
+            let mut buffer = [0; 256];
+            if let Some(Ok(read)) = self.stream.try_read(&mut buffer) {
+                self.input.extend_from_slice(&buffer[..read]);
+            }
+        }
+        !self.input.is_empty()
+    }
+
+    /// Sends the commands and reads their replies, one for each.
+    pub async fn exchange(
+        &mut self,
+        batch: &Batch,
+        patience: Duration,
+    ) -> Result<Vec<Reply>, ConnectionError> {
+        let mut replies = Vec::with_capacity(batch.len());
+        if self.extensions.pipelining || batch.len() <= 1 {
+            self.send(&batch.bytes, patience).await?;
+            for _ in &batch.ends {
+                replies.push(self.reply(patience).await?);
+            }
+            return Ok(replies);
+        }
+        let mut from = 0;
+        for end in &batch.ends {
+            self.send(&batch.bytes[from..*end], patience).await?;
+            replies.push(self.reply(patience).await?);
+            from = *end;
+        }
+        Ok(replies)
+    }
+
+    pub async fn send(&mut self, bytes: &[u8], patience: Duration) -> Result<(), ConnectionError> {
+        match timeout(patience, async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .await
+        {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(ConnectionError::Silent(patience)),
+        }
+    }
+
+    /// Reads one reply.
+    pub async fn reply(&mut self, patience: Duration) -> Result<Reply, ConnectionError> {
+        loop {
+            if let Some((reply, used)) = Reply::parse(&self.input)? {
+                let _ = self.input.split_to(used);
+                return Ok(reply);
+            }
+            self.input.reserve(REPLY_BUFFER_BYTES);
+            match timeout(patience, self.stream.read_buf(&mut self.input)).await {
+                Ok(Ok(0)) => return Err(ConnectionError::Closed),
+                Ok(result) => drop(result?),
+                Err(_) => return Err(ConnectionError::Silent(patience)),
+            }
+        }
+    }
+
+    /// Sends a stretch of a message in at most two pieces. Stops as soon as the next hop, while it does not
+    /// take them, says something.
+    pub async fn send_body(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        patience: Duration,
+    ) -> Result<(), ConnectionError> {
+        match timeout(patience, self.send_or_hear(head, body)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectionError::Silent(patience)),
+        }
+    }
+
+    async fn send_or_hear(&mut self, mut head: &[u8], mut body: &[u8]) -> Result<(), ConnectionError> {
+        while !(head.is_empty() && body.is_empty()) {
+            let stream = &mut self.stream;
+            let input = &mut self.input;
+            let sent = poll_fn(|cx| {
+                let parts = [io::IoSlice::new(head), io::IoSlice::new(body)];
+                let parts = if head.is_empty() { &parts[1..] } else { &parts[..] };
+                if let Poll::Ready(result) = Pin::new(&mut *stream).poll_write_vectored(cx, parts) {
+                    return Poll::Ready(result.map(Some));
+                }
+                let mut space = [0; 512];
+                let mut heard = ReadBuf::new(&mut space);
+                match Pin::new(&mut *stream).poll_read(cx, &mut heard) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => {
+                        input.extend_from_slice(heard.filled());
+                        Poll::Ready(Ok(None))
+                    }
+                }
+            })
+            .await?;
+            match sent {
+                Some(0) => return Err(ConnectionError::Closed),
+                Some(sent) => {
+                    let of_head = sent.min(head.len());
+                    head = &head[of_head..];
+                    body = &body[sent - of_head..];
+                }
+                None => return Err(self.unasked().await),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the next hop said unasked, or that it closed the connection.
+    pub async fn unasked(&mut self) -> ConnectionError {
+        if self.input.is_empty() {
+            return ConnectionError::Closed;
+        }
+        match self.reply(UNASKED_PATIENCE).await {
+            Ok(reply) => ConnectionError::Early(reply),
+            Err(error) => error,
+        }
+    }
+
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
+        Ok(self.stream.flush().await?)
+    }
+}
+
+/// Room for the replies to a transaction's commands.
+const REPLY_BUFFER_BYTES: usize = 512;
+
+/// For the rest of a reply that came unasked.
+const UNASKED_PATIENCE: Duration = Duration::from_secs(5);

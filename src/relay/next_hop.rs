@@ -1,0 +1,133 @@
+//! One next hop: its idle connections, what it offers, and whether it is worth trying.
+//!
+//! PROMISES
+//!   A connection that was found dead or spoke unasked is not given out. A dead next hop is passed over
+//!   for a while that doubles, so that its alternatives carry the mail.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connection::Connection;
+use crate::config::relay::{NextHopConfig, RelayLimits};
+use crate::smtp::Extensions;
+
+/// One next hop and its connections.
+#[derive(Debug)]
+pub struct NextHop {
+    pub config: Arc<NextHopConfig>,
+    idle: Mutex<Vec<Idle>>,
+    permits: Arc<Semaphore>,
+    extensions: ArcSwapOption<Extensions>,
+    health: Mutex<Health>,
+}
+
+/// A connection in use, and the next hop that it goes back to.
+#[derive(Debug)]
+pub struct Lease {
+    pub connection: Connection,
+    pub next_hop: Arc<NextHop>,
+    permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+    permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl NextHop {
+    pub fn new(config: Arc<NextHopConfig>) -> Arc<NextHop> {
+        Arc::new(NextHop {
+            permits: Arc::new(Semaphore::new(config.connections_max)),
+            config,
+            idle: Mutex::default(),
+            extensions: ArcSwapOption::empty(),
+            health: Mutex::default(),
+        })
+    }
+
+    /// What it offered last; `None` before it was ever reached.
+    pub fn extensions(&self) -> Option<Arc<Extensions>> {
+        self.extensions.load_full()
+    }
+
+    pub fn learn(&self, extensions: &Arc<Extensions>) {
+        self.extensions.store(Some(extensions.clone()));
+    }
+
+    /// An idle connection, the one used last first, for the others may go.
+    pub fn take_idle(self: &Arc<NextHop>, idle_max: Duration) -> Option<Lease> {
+        loop {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if idle.since.elapsed() < idle_max && idle.connection.is_quiet() {
+                idle.connection.mark_reused();
+                let Idle { connection, permit, .. } = idle;
+                return Some(Lease { connection, next_hop: self.clone(), permit });
+            }
+        }
+    }
+
+    /// The right to open one more connection, for which one may have to wait.
+    pub async fn permit(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
+        match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                // All are in use or idle: an idle one that nobody took is the first to go.
+                drop(self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop());
+                tokio::time::timeout(patience, self.permits.clone().acquire_owned()).await.ok()?.ok()
+            }
+        }
+    }
+
+    pub fn lease(self: &Arc<NextHop>, connection: Connection, permit: OwnedSemaphorePermit) -> Lease {
+        Lease { connection, next_hop: self.clone(), permit }
+    }
+
+    /// Closes connections that were idle for too long; tells how many are left.
+    pub fn sweep(&self, idle_max: Duration) -> usize {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain_mut(|i| i.since.elapsed() < idle_max && i.connection.is_quiet());
+        if idle.is_empty() {
+            idle.shrink_to_fit();
+        }
+        idle.len()
+    }
+
+    /// Whether it failed so lately that an alternative is preferred.
+    pub fn is_backed_off(&self) -> bool {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.not_before.is_some_and(|instant| Instant::now() < instant)
+    }
+
+    pub fn succeeded(&self) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::default();
+    }
+
+    pub fn failed(&self, limits: &RelayLimits) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = limits.back_off_min.saturating_mul(1 << health.failures.min(16)).min(limits.back_off_max);
+        health.failures += 1;
+        health.not_before = Some(Instant::now() + pause);
+    }
+}
+
+impl Lease {
+    /// Gives the connection back for reuse. Only between transactions, or with `needs_reset` set.
+    pub fn release(self) {
+        let Lease { mut connection, next_hop, permit } = self;
+        if connection.is_quiet() {
+            let idle = Idle { connection, since: Instant::now(), permit };
+            next_hop.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+        }
+    }
+}
