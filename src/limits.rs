@@ -92,6 +92,13 @@ pub const ENTRY_DN_BYTES_MAX: usize = DN_DEPTH_MAX * (RDN_BYTES_MAX + 1);
 /// Octets of a naming context's distinguished name.
 pub const DN_BYTES_MAX: usize = 8 << 10;
 
+/// Octets of one logical line of LDIF: the largest value in base64, with its name.
+pub const LDIF_LINE_BYTES_MAX: usize = VALUE_BYTES_MAX / 3 * 4 + (1 << 10);
+const _: () = assert!(ENTRY_DN_BYTES_MAX < LDIF_LINE_BYTES_MAX);
+
+/// Octets of one record of LDIF, unfolded.
+pub const LDIF_RECORD_BYTES_MAX: usize = ENTRY_BYTES_MAX / 3 * 4;
+
 /// Octets of LDIF that wait in memory for their parents to come in the same file.
 pub const DEFERRED_BYTES_MAX: usize = 128 << 20;
 

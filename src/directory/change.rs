@@ -31,6 +31,21 @@ impl Change {
             | Change::Delete { dn } => dn,
         }
     }
+
+    /// Octets in memory, near enough.
+    pub(super) fn weight(&self) -> usize {
+        let values = |values: &[Vec<u8>]| values.iter().map(|value| value.len() + 32).sum::<usize>();
+        let content = match self {
+            Change::Put { attributes, .. } | Change::Add { attributes, .. } => {
+                attributes.iter().map(|a| a.name().len() + 64 + values(a.values())).sum()
+            }
+            Change::Modify { modifications, .. } => {
+                modifications.iter().map(|m| m.attribute.len() + 64 + values(&m.values)).sum()
+            }
+            Change::Rename { .. } | Change::Delete { .. } => 0,
+        };
+        256 + self.dn().rdns().iter().map(|rdn| rdn.as_str().len() + 32).sum::<usize>() + content
+    }
 }
 
 /// RFC 4511 section 4.6.

@@ -155,7 +155,7 @@ impl<'t> Commit<'t> {
         let mut arrived: Vec<Dn> = if put { vec![change.dn().clone()] } else { Vec::new() };
         while let (Some(dn), false) = (arrived.pop(), self.deferred.by_parent.is_empty()) {
             for (line, change) in self.deferred.by_parent.remove(&dn.normalized()).unwrap_or_default() {
-                self.deferred.bytes -= weight(&change);
+                self.deferred.bytes -= change.weight();
                 self.apply_one(line, &change).map_err(|stop| refused(change.dn(), line, stop))?;
                 arrived.push(change.dn().clone());
             }
@@ -232,7 +232,7 @@ impl<'t> Commit<'t> {
     }
 
     fn defer(&mut self, line: u64, change: &Change) -> Result<(), Stop> {
-        self.deferred.bytes += weight(change);
+        self.deferred.bytes += change.weight();
         if self.deferred.bytes > DEFERRED_BYTES_MAX {
             return Err(Refusal::TooManyDeferred.into());
         }
@@ -430,15 +430,6 @@ impl<'t> Commit<'t> {
 }
 
 const ENTRY_UUID: &str = "entryUUID";
-
-/// Octets in memory, near enough.
-fn weight(change: &Change) -> usize {
-    let (Change::Put { dn, attributes, .. } | Change::Add { dn, attributes, .. }) = change else { return 0 };
-    let value =
-        |attribute: &Attribute| attribute.values().iter().map(|value| value.len() + 32).sum::<usize>();
-    let attributes = attributes.iter().map(|attribute| attribute.name().len() + 64 + value(attribute));
-    256 + dn.rdns().iter().map(|rdn| rdn.as_str().len() + 32).sum::<usize>() + attributes.sum::<usize>()
-}
 
 fn modify(attributes: &mut Attributes, modification: &Modification) -> Result<(), Refusal> {
     let Modification { operation, attribute: name, values } = modification;

@@ -8,8 +8,11 @@ mod difference;
 pub mod digest;
 pub mod dn;
 pub mod entry;
+pub mod export;
 #[cfg(test)]
 mod histories;
+pub mod import;
+pub mod ldif;
 pub mod log;
 pub mod lookup;
 pub mod memory;
