@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use bridgehead::message::bounce;
+use bridgehead::message::bounce::{self, Action, Cause, Status};
 use bridgehead::message::card::{Card, CardFields};
 use bridgehead::message::keys::SiteKey;
 use bridgehead::message::mime::{ExtractError, Letter, compose, extract};
@@ -112,6 +112,7 @@ fn what_is_lost_is_named() {
         ("lost-truncated.eml", ExtractError::Truncated { expected: whole, present: 557 }),
         ("lost-truncated-before.eml", ExtractError::TruncatedBefore),
         ("lost-user-mail.eml", ExtractError::UserMail),
+        ("lost-out-of-office.eml", ExtractError::UserMail),
         ("lost-user-mail-with-attachment.eml", ExtractError::UserMail),
         ("lost-converted.eml", ExtractError::Converted),
     ] {
@@ -171,4 +172,111 @@ fn monstrous_mail_is_refused_within_bounds() {
     assert_eq!(extract(&large), Err(ExtractError::TooLarge(large.len())));
     let parentheses = [&b"Content-Type: ("[..], &b"(".repeat(200_000), b"\r\n\r\nx"].concat();
     assert_eq!(extract(&parentheses), Err(ExtractError::UserMail));
+}
+
+/// Report, action, status, cause, and words that the diagnostic must hold.
+type Report = (&'static str, Action, Option<Status>, Cause, &'static str);
+
+const REPORTS: &[Report] = &[
+    (
+        "bounce-postfix-size.eml",
+        Action::Failed,
+        Some(Status(5, 3, 4)),
+        Cause::TooLarge,
+        "exceeds size limit 1000",
+    ),
+    ("bounce-postfix-too-large.eml", Action::Failed, Some(Status(5, 3, 4)), Cause::TooLarge, "552 5.3.4"),
+    (
+        "bounce-postfix-unknown.eml",
+        Action::Failed,
+        Some(Status(5, 1, 1)),
+        Cause::NoSuchMailbox,
+        "User unknown",
+    ),
+    (
+        "bounce-postfix-bare-reply.eml",
+        Action::Failed,
+        Some(Status(5, 0, 0)),
+        Cause::NoSuchMailbox,
+        "unknown user",
+    ),
+    (
+        "bounce-postfix-refused-by-bridgehead.eml",
+        Action::Failed,
+        Some(Status(5, 7, 7)),
+        Cause::Refused,
+        "signature",
+    ),
+    (
+        "bounce-postfix-delayed.eml",
+        Action::Delayed,
+        Some(Status(4, 4, 1)),
+        Cause::Unreachable,
+        "Connection refused",
+    ),
+    (
+        "bounce-postfix-expired.eml",
+        Action::Failed,
+        Some(Status(4, 4, 1)),
+        Cause::Unreachable,
+        "Connection refused",
+    ),
+    ("bounce-exim-unknown.eml", Action::Failed, Some(Status(5, 1, 1)), Cause::NoSuchMailbox, "User unknown"),
+    ("bounce-exim-too-large.eml", Action::Failed, Some(Status(5, 3, 4)), Cause::TooLarge, "552 5.3.4"),
+    (
+        "bounce-exim-refused-by-bridgehead.eml",
+        Action::Failed,
+        Some(Status(5, 7, 7)),
+        Cause::Refused,
+        "signature",
+    ),
+    (
+        "bounce-exim-expired.eml",
+        Action::Failed,
+        Some(Status(5, 0, 0)),
+        Cause::Unreachable,
+        "retry timeout exceeded",
+    ),
+    ("bounce-qmail.eml", Action::Failed, Some(Status(5, 3, 4)), Cause::TooLarge, "552 Message too big"),
+    ("bounce-exchange55.eml", Action::Failed, None, Cause::NoSuchMailbox, "not recognized"),
+];
+
+#[test]
+fn reports_are_understood_and_tied_to_what_was_sent() {
+    for (name, action, status, cause, words) in REPORTS {
+        let report = bounce::parse(&sample(name)).unwrap_or_else(|| panic!("{name}: not read"));
+        let worst = report.worst().unwrap();
+        assert_eq!(
+            (worst.action, worst.status, worst.cause()),
+            (*action, *status, *cause),
+            "{name}: {report:?}"
+        );
+        assert!(worst.diagnostic.as_deref().unwrap_or_default().contains(words), "{name}: {report:?}");
+        let mail = report.tokens.iter().find_map(|token| site("alpha", 1).0.check_token(token));
+        assert_eq!(mail, Some(7), "{name}: {:?}", report.tokens);
+        assert!(
+            !matches!(extract(&sample(name)), Ok(_) | Err(ExtractError::TooComplex))
+                || name.contains("qmail")
+        );
+    }
+}
+
+#[test]
+fn what_is_no_report_is_not_read_as_one() {
+    for name in ["as-sent.eml", "lost-user-mail.eml", "lost-out-of-office.eml", "wrapped-by-scanner.eml"] {
+        assert_eq!(bounce::parse(&sample(name)), None, "{name}");
+    }
+}
+
+#[test]
+fn a_report_cut_or_altered_anywhere_is_no_panic() {
+    for (name, ..) in REPORTS {
+        let report = sample(name);
+        for at in (0..report.len()).step_by(7) {
+            let _ = bounce::parse(&report[..at]);
+            let mut altered = report.clone();
+            altered[at] = b'\n';
+            let _ = bounce::parse(&altered);
+        }
+    }
 }

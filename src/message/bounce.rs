@@ -32,6 +32,27 @@ pub const TOKENS_MAX: usize = 8;
 /// Octets of any part in which tokens are sought.
 const SEARCH_BYTES_MAX: usize = 256 << 10;
 
+const NO_SUCH_MAILBOX: [&str; 7] = [
+    "user unknown",
+    "unknown user",
+    "no such user",
+    "no mailbox here",
+    "does not exist",
+    "name is not recognized",
+    "not a known user",
+];
+const UNREACHABLE: [&str; 9] = [
+    "timed out",
+    "connection refused",
+    "host not found",
+    "no route",
+    "retry timeout exceeded",
+    "temporarily suspended",
+    "hosts have been failing",
+    "dns error",
+    "lookup fail",
+];
+
 /// What a report says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bounce {
@@ -103,6 +124,10 @@ pub fn parse(mail: &[u8]) -> Option<Bounce> {
 fn read(mail: &[u8]) -> Option<Bounce> {
     let walk = walk(mail).ok()?;
     let mut bounce = walk.leaves.iter().find_map(status::parse).or_else(|| plain::parse(mail, &walk))?;
+    // Exim gives no Diagnostic-Code when it gave up by itself; the text for people says why.
+    if let [only] = &mut bounce.recipients[..] {
+        only.diagnostic = only.diagnostic.take().or_else(|| plain::words(&walk));
+    }
     bounce.message_id = original_message_id(&walk);
     bounce.tokens = tokens(mail, &walk);
     Some(bounce)
@@ -176,12 +201,9 @@ impl Recipient {
             (4, 6) => Cause::Loop,
             (4, _) => Cause::Unreachable,
             (6 | 7, _) => Cause::Refused,
-            _ if says(&["user unknown", "no such user", "unknown user", "no mailbox here"]) => {
-                Cause::NoSuchMailbox
-            }
-            _ if says(&["timed out", "connection refused", "host not found", "no route"]) => {
-                Cause::Unreachable
-            }
+            _ if says(&["quota", "mailbox is full", "mailbox full"]) => Cause::MailboxUnavailable,
+            _ if says(&NO_SUCH_MAILBOX) => Cause::NoSuchMailbox,
+            _ if says(&UNREACHABLE) => Cause::Unreachable,
             _ if says(&["550", "551", "553", "554", "spam", "denied", "rejected", "policy"]) => {
                 Cause::Refused
             }

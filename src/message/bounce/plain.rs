@@ -7,13 +7,17 @@ use super::{Action, Bounce, Recipient, Status, line};
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// How such reports begin, in lower case.
-const OPENINGS: [&str; 9] = [
-    "hi. this is the",                                                  // qmail, QSBMF
-    "this message was created automatically by mail delivery software", // Exim
-    "the original message was received at",                             // sendmail
-    "this is the mail system at host",                                  // Postfix
-    "your message did not reach some or all",                           // Exchange 5.5 to 2003
-    "delivery has failed to these recipients",                          // Exchange 2007 and later
+const OPENINGS: [&str; 13] = [
+    "hi. this is the",                                                   // qmail, QSBMF
+    "this message was created automatically by mail delivery software",  // Exim
+    "a message that you sent contained one or more recipient addresses", // Exim
+    "the original message was received at",                              // sendmail
+    "this is the mail system at host",                                   // Postfix
+    "this is the mailer-daemon, please do not reply",                    // OpenSMTPD
+    "this is the dragonfly mail agent",
+    "did not reach the following recipient",   // Exchange 5.5
+    "your message did not reach some or all",  // Exchange 2000 and 2003
+    "delivery has failed to these recipients", // Exchange 2007 and later
     "this is an automatically generated delivery status",
     "undelivered mail returned to sender",
     "the following message could not be delivered",
@@ -28,20 +32,34 @@ const DELAYS: [&str; 5] = [
     "you do not need to resend",
 ];
 
-/// Reads a plain report; none if it does not look like one.
-pub fn parse(mail: &[u8], walk: &Walk) -> Option<Bounce> {
+/// The line of the text for people that says why.
+pub fn words(walk: &Walk) -> Option<String> {
+    diagnostic(&report(&text(walk)?))
+}
+
+/// The first part, as far as it is read.
+fn text(walk: &Walk) -> Option<String> {
     let leaf = walk.leaves.first()?;
     let content = decode(leaf);
     let content = content.as_deref().unwrap_or(leaf.body);
-    let text = String::from_utf8_lossy(&content[..content.len().min(TEXT_BYTES_MAX)]);
+    Some(String::from_utf8_lossy(&content[..content.len().min(TEXT_BYTES_MAX)]).into_owned())
+}
+
+/// What stands above the returned message.
+fn report(text: &str) -> String {
+    text.split_inclusive('\n').take_while(|line| !begins_copy(line)).collect()
+}
+
+/// Reads a plain report; none if it does not look like one.
+pub fn parse(mail: &[u8], walk: &Walk) -> Option<Bounce> {
+    let text = text(walk)?;
     let words = text.to_ascii_lowercase();
     let failed_recipient = header(mail, "X-Failed-Recipients");
     let opens = OPENINGS.iter().any(|opening| words.contains(opening));
     if failed_recipient.is_none() && !(opens || is_from_mail_system(walk)) {
         return None;
     }
-    // What follows is the returned message.
-    let report = text.split_inclusive('\n').take_while(|line| !begins_copy(line)).collect::<String>();
+    let report = report(&text);
     let diagnostic = diagnostic(&report);
     let status = diagnostic.as_deref().and_then(Status::find);
     let has_code = diagnostic.as_deref().is_some_and(|line| reply_code(line).is_some());
@@ -97,11 +115,9 @@ fn reply_code(text: &str) -> Option<u16> {
         .find(|code| (400..600).contains(code))
 }
 
-/// The first address on a line of its own, in brackets or not, with or without a colon.
+/// The first address that begins a line, in brackets or not, with or without a colon.
 fn address(text: &str) -> Option<String> {
-    text.lines().map(str::trim).find_map(|line| {
-        let word = line.trim_end_matches(':').trim_start_matches('<').trim_end_matches('>');
-        let is_address = word.contains('@') && !word.contains(char::is_whitespace) && word.len() <= 320;
-        is_address.then(|| super::line(word))
-    })
+    let words = text.lines().filter_map(|line| line.split_whitespace().next());
+    let bare = words.map(|word| word.trim_matches(|c| "<>:;,\"".contains(c)));
+    bare.filter(|word| word.contains('@') && word.len() <= 320).map(super::line).next()
 }
