@@ -74,6 +74,10 @@ pub struct Peer {
     /// When the question is put again.
     #[n(15)]
     pub ask_again_at: Option<Millis>,
+    /// Times the question was put.
+    #[n(25)]
+    #[cbor(default)]
+    pub questions: u32,
     /// When all shared naming contexts were last seen to be equal, by a message that answers.
     #[n(16)]
     pub equal_at: Option<Millis>,

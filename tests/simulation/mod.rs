@@ -2,8 +2,10 @@
 //!
 //! `BRIDGEHEAD_SEED` runs one world with a trace, `BRIDGEHEAD_SEEDS` sets how many worlds are run.
 
+mod cases;
 mod dice;
 mod faults;
+mod mutations;
 mod observers;
 mod site;
 mod workload;
@@ -11,7 +13,8 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::{DAY, HOUR, Knobs, World};
+use faults::Sabotage;
+use world::{DAY, HOUR, Knobs, Topology, World};
 
 /// Three sites, any mail: equal in the end, never wrong on the way.
 #[test]
@@ -44,6 +47,32 @@ fn worlds_of_bad_mail_end_equal() {
 
 fn run(seed: u64) -> World {
     let mut world = World::new(seed, Knobs::from_seed(seed));
+    finish(&mut world);
+    world
+}
+
+/// Two sites, good mail, little to do.
+fn calm_knobs() -> Knobs {
+    Knobs {
+        sites: 2,
+        topology: Topology::Mesh,
+        loss: 0,
+        twice: 0,
+        replay: 0,
+        crash: 0,
+        delay: (1_000, 3_000),
+        skew: 0,
+        part_bytes_max: 1 << 20,
+        passes_bytes_max: usize::MAX,
+        bulk: 0,
+        commits: 4,
+        busy: 60_000,
+        sabotage: Sabotage::None,
+    }
+}
+
+/// Runs a world to its end: busy, then calm until equal, then idle.
+fn finish(world: &mut World) {
     let busy = world.now + world.knobs.busy;
     world.run(busy, |_| false);
     world.calm();
@@ -51,14 +80,13 @@ fn run(seed: u64) -> World {
     if !world.run(bound, World::equal) {
         world.fail("not equal although mail flows");
     }
-    settle(&mut world);
+    settle(world);
     if let Some(problem) =
         world.observers.audit(&world.sites).or_else(|| world.observers.leftovers(&world.sites))
     {
         world.fail(&problem);
     }
-    idle(&mut world);
-    world
+    idle(world);
 }
 
 /// Lets the last acknowledgements through.

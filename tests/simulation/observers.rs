@@ -30,10 +30,13 @@ pub struct Observers {
 
 impl Observers {
     /// A commit was acknowledged to the people of this site.
-    pub fn committed(&mut self, site: &Site) {
+    pub fn committed(&mut self, site: &Site) -> Option<String> {
         let record = site.own();
         let state = state(&site.store, &record);
-        self.histories.entry(record.dn.to_string()).or_default().push((record.position, state));
+        let history = self.histories.entry(record.dn.to_string()).or_default();
+        let twice = history.iter().any(|(position, before)| *position == record.position && *before != state);
+        history.push((record.position, state));
+        twice.then(|| format!("{} commits {} a second time, and not the same", site.name, record.position))
     }
 
     pub fn event(&mut self, site: &str, event: &Event) {
@@ -88,6 +91,18 @@ impl Observers {
             self.seen.insert(key, (record.position, at));
         }
         None
+    }
+
+    /// The site's store was put back to an earlier day, by its operator.
+    pub fn restored(&mut self, site: &Site) {
+        self.seen.retain(|(name, _), _| *name != site.name);
+    }
+
+    /// Whether the site stands where the master of the naming context does.
+    pub fn holds(&self, site: &Site, context: &str) -> bool {
+        let last =
+            self.histories.get(context).and_then(|history| history.last()).map(|(position, _)| *position);
+        self.seen.get(&(site.name.clone(), context.to_owned())).map(|(position, _)| *position) == last
     }
 
     /// Looks at everything again, whether or not positions moved.

@@ -91,10 +91,9 @@ impl Site {
     }
 
     /// One commit of this site's own naming context; the context's number if anything changed.
-    pub fn commit(&mut self, dice: &mut Dice) -> Option<u32> {
+    pub fn commit(&mut self, dice: &mut Dice, bulk: u64) -> Option<u32> {
         let record = self.own();
-        let changes = self.workload.next(dice);
-        let before = self.workload.clone();
+        let changes = if bulk > 0 { self.workload.bulk(dice, bulk) } else { self.workload.next(dice) };
         let mut tx = self.store.begin();
         let mut commit = Commit::begin(&mut tx, record.number, dice.bytes()).expect("the context is there");
         for change in &changes {
@@ -103,7 +102,6 @@ impl Site {
             }
         }
         let committed = commit.finish().expect("the workload's commit is sound");
-        drop(before);
         tx.commit();
         committed.map(|_| record.number)
     }

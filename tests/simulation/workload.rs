@@ -1,5 +1,6 @@
 //! What the people of one site do to their directory: additions, changes, renames, moves, deletions.
 
+use bridgehead::directory::attributes::Attribute;
 use bridgehead::directory::change::{Change, Modification, Operation};
 use bridgehead::directory::dn::{Dn, Rdn};
 use bridgehead::directory::entry::Attributes;
@@ -25,6 +26,25 @@ impl Workload {
     pub fn next(&mut self, dice: &mut Dice) -> Vec<Change> {
         let many = if dice.percent(10) { dice.between(5, 30) } else { dice.between(1, 3) };
         (0..many).map(|_| self.one(dice)).collect()
+    }
+
+    /// Many people at once, with photographs, which do not compress.
+    pub fn bulk(&mut self, dice: &mut Dice, people: u64) -> Vec<Change> {
+        let with_photo = |change: Change, dice: &mut Dice| match change {
+            Change::Add { dn, uuid, mut attributes } => {
+                let photo: Vec<u8> = (0..600).map(|_| dice.next() as u8).collect();
+                let photo = Attribute::new("jpegPhoto", vec![photo]).expect("a sound attribute");
+                attributes.set(photo).expect("room for one more");
+                Change::Add { dn, uuid, attributes }
+            }
+            other => other,
+        };
+        (0..people)
+            .map(|_| self.add(dice))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|c| with_photo(c, dice))
+            .collect()
     }
 
     fn one(&mut self, dice: &mut Dice) -> Change {

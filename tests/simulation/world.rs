@@ -1,14 +1,19 @@
 //! The world: sites, the mail between them, time, chance. One seed, one world.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use bridgehead::directory::context::create_context;
 use bridgehead::directory::dn::Dn;
 use bridgehead::directory::memory::MemoryStore;
-use bridgehead::replication::engine::{EngineConfig, Input, KnownSite, Partner, Passage, Timing};
-use bridgehead::replication::wire::Message;
+use bridgehead::replication::engine::Header;
+use bridgehead::replication::engine::{
+    BounceStatus, EngineConfig, Event, Input, KnownSite, Partner, Passage, Timing,
+};
+use bridgehead::replication::parts::TransferId;
+use bridgehead::replication::peer::Peer;
+use bridgehead::replication::wire::{Message, VectorItem};
 use ed25519_dalek::SigningKey;
 
 use super::dice::Dice;
@@ -31,6 +36,10 @@ pub struct Knobs {
     pub delay: (i64, i64),
     pub skew: i64,
     pub part_bytes_max: u64,
+    /// Larger mails come back.
+    pub passes_bytes_max: usize,
+    /// People in the first commit of every site.
+    pub bulk: u64,
     /// Commits in all, and the time they are spread over.
     pub commits: u64,
     pub busy: i64,
@@ -57,6 +66,8 @@ struct Letter {
 enum Happening {
     Deliver(Letter),
     Work(usize),
+    /// The transport gives a mail back, too large.
+    Bounce(Letter),
 }
 
 /// Orders happenings of one instant by when they were planned.
@@ -88,6 +99,13 @@ pub struct World {
     /// Mails handed to the network since the last reset: (from, to, was anything but a vector in it).
     pub mails: Vec<(usize, usize, bool)>,
     pub bytes: u64,
+    /// The next part of this index gets lost.
+    pub lose_part: Option<u32>,
+    /// Parts that were handed to the network: different ones, and again.
+    pub parts_posted: (usize, usize),
+    /// Carriers alter what is in parts.
+    pub tamper: bool,
+    posted: HashSet<(usize, TransferId, u32)>,
     dice: Dice,
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
@@ -113,6 +131,8 @@ impl Knobs {
             delay,
             skew: *dice.pick(&[0, 5_000, DAY]),
             part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
+            passes_bytes_max: *dice.pick(&[usize::MAX, usize::MAX, 40_000]),
+            bulk: *dice.pick(&[0, 0, 0, 20, 150]),
             commits: 5 + dice.below(15),
             busy: delay.1 * dice.between(1, 5),
             sabotage: Sabotage::None,
@@ -170,6 +190,10 @@ impl World {
             trace: VecDeque::new(),
             mails: Vec::new(),
             bytes: 0,
+            lose_part: None,
+            parts_posted: (0, 0),
+            tamper: false,
+            posted: HashSet::new(),
             dice,
             queue: BinaryHeap::new(),
             planned: 0,
@@ -177,6 +201,11 @@ impl World {
         };
         for n in 0..world.knobs.sites {
             world.input(n, Input::Start, Crash::No);
+        }
+        for n in 0..world.knobs.sites {
+            if world.knobs.bulk > 0 {
+                world.work(n, world.knobs.bulk);
+            }
         }
         for _ in 0..world.knobs.commits {
             let (n, at) = (
@@ -230,14 +259,32 @@ impl World {
         self.observers.all_equal(&self.sites, self.knobs.topology)
     }
 
-    pub fn mail_on_the_way(&self) -> bool {
-        !self.queue.is_empty()
+    /// What is planned to arrive last: its header and its payload.
+    pub fn last_letter(&self) -> Option<(Header, Vec<u8>)> {
+        let letters = self.queue.iter().filter_map(|Reverse(planned)| match &planned.2 {
+            Happening::Deliver(letter) => Some((planned.0, letter)),
+            _ => None,
+        });
+        let (_, letter) = letters.max_by_key(|(at, _)| *at)?;
+        Some((self.sites[letter.from].header(letter.left, letter.mail), letter.payload.to_vec()))
     }
 
-    pub fn sync_all(&mut self) {
-        for n in 0..self.sites.len() {
-            self.input(n, Input::Sync { site: None }, Crash::No);
-        }
+    /// What the site would say of itself to another.
+    pub fn vector_of(&self, n: usize, to: &str) -> Vec<VectorItem> {
+        let peer = Peer::load(&self.sites[n].store, to).expect("the store is sound").unwrap_or_default();
+        let all = bridgehead::directory::context::contexts(&self.sites[n].store).expect("the store is sound");
+        let standing = bridgehead::replication::wire::Standing::Follows;
+        let item = |link: &bridgehead::replication::peer::Link| {
+            let own = all.iter().find(|record| record.dn.to_string() == link.context);
+            let own = own.filter(|record| record.position.usn > 0);
+            VectorItem {
+                context: link.context.clone(),
+                position: own.map(|record| record.position),
+                digest: own.map(|record| record.digest),
+                standing,
+            }
+        };
+        peer.links.iter().map(item).collect()
     }
 
     fn crash(&mut self) -> Crash {
@@ -255,16 +302,25 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Work(n) => self.work(n),
+            Happening::Work(n) => self.work(n, 0),
+            Happening::Bounce(letter) => {
+                let to = self.sites[letter.to].name.clone();
+                let status = BounceStatus::TooLarge;
+                let (enhanced, text) = ("5.3.4".into(), "message too big for system".into());
+                let input = Input::Bounced { to, mail: letter.mail, status, enhanced, text };
+                self.input(letter.from, input, Crash::No);
+            }
             Happening::Deliver(letter) => self.deliver(letter),
         }
     }
 
-    fn work(&mut self, n: usize) {
-        let Some(number) = self.sites[n].commit(&mut self.dice) else { return };
+    pub fn work(&mut self, n: usize, bulk: u64) {
+        let Some(number) = self.sites[n].commit(&mut self.dice, bulk) else { return };
         let position = self.sites[n].own().position;
         self.note(format!("{} commits {}", self.sites[n].name, position.usn));
-        self.observers.committed(&self.sites[n]);
+        if let Some(problem) = self.observers.committed(&self.sites[n]) {
+            self.fail(&problem);
+        }
         let crash = self.crash();
         if crash == Crash::BeforeCommit {
             // Between the commit and the word about it.
@@ -277,11 +333,13 @@ impl World {
     }
 
     fn deliver(&mut self, letter: Letter) {
+        if !self.knobs.sabotage.lets(&letter.payload) {
+            return;
+        }
         let from = self.sites[letter.from].name.clone();
         let header = self.sites[letter.from].header(letter.left, letter.mail);
         let crash = self.crash();
-        let mut payload = letter.payload.to_vec();
-        self.knobs.sabotage.payload(&mut payload);
+        let payload = if self.tamper { tampered(&letter.payload) } else { letter.payload.to_vec() };
         let input = Input::Received { from, header, payload };
         if self.input(letter.to, input, crash).is_none() {
             // The sending MTA got no answer and tries again.
@@ -290,18 +348,23 @@ impl World {
         }
     }
 
-    fn input(&mut self, n: usize, input: Input, crash: Crash) -> Option<()> {
+    pub fn input(&mut self, n: usize, input: Input, crash: Crash) -> Option<()> {
         if crash != Crash::No {
             self.note(format!("{} crashes, {crash:?}", self.sites[n].name));
         }
         let starting = matches!(input, Input::Start);
         let Came { mails, events, outcome } = self.sites[n].handle(self.now, input, crash);
+        let applied = events.iter().any(|event| matches!(event, Event::Applied { .. }));
         for event in events {
             self.note(format!("{} {event:?}", self.sites[n].name));
             self.observers.event(&self.sites[n].name, &event);
         }
         for (to, mail, payload) in mails {
             self.post(n, &to, mail, payload);
+        }
+        let sabotage = self.knobs.sabotage.clone();
+        if applied {
+            sabotage.after_apply(&mut self.sites[n]);
         }
         let problem = self.observers.after(&self.sites[n]);
         if let Some(problem) = problem {
@@ -341,9 +404,28 @@ impl World {
             self.fail(&problem);
         }
         self.mails.push((from, to, !bare));
+        let mut unlucky = false;
+        for item in &message.parts {
+            let fresh = self.posted.insert((to, item.part.transfer, item.part.index));
+            if fresh {
+                self.parts_posted.0 += 1
+            } else {
+                self.parts_posted.1 += 1
+            }
+            if self.lose_part == Some(item.part.index) {
+                self.lose_part = None;
+                unlucky = true;
+            }
+        }
         self.bytes += payload.len() as u64;
         let letter = Letter { from, to, mail, left: self.now, payload: Rc::new(payload) };
-        if !self.dice.percent(self.knobs.loss) {
+        if letter.payload.len() > self.knobs.passes_bytes_max {
+            let at = self.now + self.delay();
+            self.note(format!("    #{} is too large", mail % 1_000_000));
+            self.plan(at, Happening::Bounce(letter));
+            return;
+        }
+        if !unlucky && !self.dice.percent(self.knobs.loss) {
             let copies = 1 + u64::from(self.dice.percent(self.knobs.twice));
             for _ in 0..copies {
                 let at = self.now + self.delay();
@@ -387,6 +469,17 @@ impl World {
 }
 
 const TRACE_MAX: usize = 60;
+
+/// The message as a carrier with its own keys could have altered it.
+fn tampered(payload: &[u8]) -> Vec<u8> {
+    let mut message = Message::decode(payload).expect("what is sent can be read");
+    for item in &mut message.parts {
+        if let Some(last) = item.part.bytes.last_mut() {
+            *last ^= 1;
+        }
+    }
+    message.encode()
+}
 
 impl Topology {
     pub fn neighbours(self, n: usize, of: usize) -> Vec<usize> {

@@ -146,7 +146,9 @@ impl Turn<'_> {
         }
         if asking {
             peer.asked_seq = peer.asked_seq.or(Some(peer.sent_seq));
-            peer.ask_again_at = Some(self.now + peer.timeout(&self.config.timing));
+            let wait = peer.timeout(&self.config.timing).saturating_mul(1 << peer.questions.min(16));
+            peer.ask_again_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            peer.questions += 1;
         }
         if flown {
             let retry = self.now + peer.timeout(&self.config.timing);

@@ -48,6 +48,7 @@ impl Turn<'_> {
             }
             peer.asked_at = Some(turn.now);
             peer.asked_seq = None;
+            peer.questions = 0;
             peer.ask_again_at = Some(turn.now);
             if !peer.answered {
                 peer.hello_at = Some(turn.now);

@@ -1,0 +1,220 @@
+//! Single situations, by name. F-numbers are those of the failure catalogue of mail-based replication.
+
+use bridgehead::directory::{Read, Table};
+use bridgehead::replication::engine::{Header, Input, Outcome, Refusal};
+use bridgehead::replication::peer::Peer;
+use bridgehead::replication::wire::Message;
+
+use super::site::Crash;
+use super::world::{DAY, HOUR, Knobs, World};
+use super::{calm_knobs, finish};
+
+/// Two sites that are equal and have nothing to say.
+fn two_equal_sites(change: impl Fn(&mut Knobs)) -> World {
+    let mut knobs = calm_knobs();
+    change(&mut knobs);
+    let mut world = World::new(1, knobs);
+    finish(&mut world);
+    world.mails.clear();
+    world
+}
+
+fn peer(world: &World, n: usize, site: &str) -> Peer {
+    Peer::load(&world.sites[n].store, site).unwrap().unwrap()
+}
+
+#[test]
+fn a_change_costs_one_message_and_one_acknowledgement() {
+    let mut world = two_equal_sites(|_| ());
+    world.work(0, 0);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    assert_eq!(world.mails, [(0, 1, true), (1, 0, false)]);
+}
+
+#[test]
+fn a_change_does_not_wait_for_the_acknowledgement_of_the_one_before() {
+    let mut world = two_equal_sites(|knobs| knobs.delay = (HOUR, HOUR));
+    let begun = world.now;
+    for _ in 0..5 {
+        world.work(0, 0);
+        world.run(world.now + 60_000, |_| false);
+    }
+    assert!(world.run(begun + HOUR + 10 * 60_000, World::equal), "five changes in one trip and a little");
+}
+
+#[test]
+fn sync_proves_equality() {
+    let mut world = two_equal_sites(|_| ());
+    world.work(0, 0);
+    let asked = world.now;
+    world.input(1, Input::Sync { site: None }, Crash::No);
+    assert!(peer(&world, 1, "s0").asked_at.is_some());
+    let proved = world.run(world.now + HOUR, |world| peer(world, 1, "s0").asked_at.is_none());
+    assert!(proved && world.equal());
+    assert!(peer(&world, 1, "s0").equal_at.unwrap() >= asked);
+    assert_eq!(world.observers.events["Equal"], 1);
+}
+
+#[test]
+fn sync_is_not_answered_by_silence() {
+    let mut world = two_equal_sites(|_| ());
+    world.knobs.loss = 100;
+    world.input(0, Input::Sync { site: Some("s1".into()) }, Crash::No);
+    world.run(world.now + 10 * DAY, |_| false);
+    assert!(peer(&world, 0, "s1").asked_at.is_some());
+    assert!(world.mails.len() < 100, "{} messages into the void", world.mails.len());
+    world.knobs.loss = 0;
+    assert!(world.run(world.now + 3 * DAY, |world| peer(world, 0, "s1").asked_at.is_none()));
+}
+
+/// F18.
+#[test]
+fn a_site_that_never_answers_gets_hello_and_nothing_else() {
+    let mut knobs = calm_knobs();
+    knobs.loss = 100;
+    let mut world = World::new(2, knobs);
+    world.run(world.now + 30 * DAY, |_| false);
+    // The observers check that they are hellos.
+    assert!((10..60).contains(&world.mails.len()), "{} hellos in a month", world.mails.len());
+}
+
+/// F1: a queue full of repeated messages drains in linear time and makes no new ones.
+#[test]
+fn ten_thousand_queued_duplicates_are_harmless() {
+    let mut world = two_equal_sites(|knobs| knobs.bulk = 100);
+    let before = peer(&world, 0, "s1").sent_seq;
+    world.work(0, 0);
+    world.run(world.now + 3_000, |_| false);
+    let letter = world.last_letter().expect("the change is on the way");
+    assert!(letter.0.seq > before);
+    let posted = world.mails.len();
+    let begun = std::time::Instant::now();
+    for n in 0..10_000 {
+        // The same message ten thousand times, then the same content under new numbers.
+        let seq = if n < 5_000 { letter.0.seq } else { letter.0.seq + n };
+        let header = Header { seq, time: letter.0.time };
+        let input = Input::Received { from: "s0".into(), header, payload: letter.1.clone() };
+        world.input(1, input, Crash::No);
+    }
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    world.run(world.now + HOUR, |_| false);
+    assert!(world.equal());
+    assert!(world.mails.len() - posted < 5, "{} messages", world.mails.len() - posted);
+}
+
+/// F1: ten thousand questions get one answer.
+#[test]
+fn repeated_requests_coalesce() {
+    let mut world = two_equal_sites(|knobs| knobs.bulk = 200);
+    world.work(0, 50);
+    world.knobs.loss = 100;
+    world.run(world.now + 60_000, |_| false);
+    world.knobs.loss = 0;
+    let vector = world.vector_of(1, "s0");
+    let first = vector.iter().find(|item| item.context.contains("s0")).expect("it is in the vector").clone();
+    let posted = world.mails.len();
+    for n in 1..=10_000 {
+        let mut message = Message::new(vector.clone());
+        message.requests.push(bridgehead::replication::wire::Request {
+            context: first.context.clone(),
+            base: first.position,
+            base_digest: first.digest,
+            transfer: None,
+            missing: Vec::new(),
+        });
+        let seq = world.now as u64 + n;
+        let header = Header { seq, time: world.sites[1].clock(world.now) };
+        world.input(0, Input::Received { from: "s1".into(), header, payload: message.encode() }, Crash::No);
+    }
+    assert!(world.mails.len() - posted < 10, "{} answers", world.mails.len() - posted);
+    assert!(world.run(world.now + HOUR, World::equal));
+}
+
+#[test]
+fn only_missing_parts_are_sent_again() {
+    let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = 16 << 10);
+    world.work(0, 400);
+    world.lose_part = Some(7);
+    assert!(world.run(world.now + 3 * DAY, World::equal));
+    let parts = world.parts_posted;
+    assert!(parts.0 > 15, "{} parts", parts.0);
+    assert!(parts.1 <= 3, "{} parts sent again", parts.1);
+}
+
+/// F5.
+#[test]
+fn mail_that_is_too_large_is_cut_smaller() {
+    let mut world = two_equal_sites(|knobs| knobs.passes_bytes_max = 50_000);
+    world.work(0, 400);
+    assert!(world.run(world.now + DAY, World::equal));
+    assert!(world.observers.events["PartsHalved"] <= 6, "{:?}", world.observers.events);
+}
+
+/// F19.
+#[test]
+fn strangers_and_noise_are_refused() {
+    let mut world = two_equal_sites(|_| ());
+    let header = Header { seq: 1, time: world.sites[0].clock(world.now) };
+    let mut refusal = |from: &str, payload: Vec<u8>| {
+        let input = Input::Received { from: from.into(), header, payload };
+        let site = &mut world.sites[0];
+        site.handle(world.now, input, Crash::No).outcome
+    };
+    let stranger = refusal("s9", Message::new(Vec::new()).encode());
+    assert_eq!(stranger, Some(Outcome::Refused(Refusal::NotAPartner { site: "s9".into() })));
+    let noise = refusal("s1", b"not a message".to_vec());
+    assert!(matches!(noise, Some(Outcome::Refused(Refusal::Malformed { .. }))), "{noise:?}");
+}
+
+/// A site that was put back to an earlier day gets what it lost (F10).
+#[test]
+fn a_replica_from_a_backup_catches_up() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[1].store.clone();
+    world.work(0, 0);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    world.sites[1].store = backup;
+    world.sites[1].restart();
+    world.observers.restored(&world.sites[1]);
+    assert!(!world.equal());
+    world.input(1, Input::Start, Crash::No);
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+}
+
+/// A site that lost its whole store is filled again.
+#[test]
+fn an_empty_store_is_filled_again() {
+    let mut world = two_equal_sites(|_| ());
+    let blank = World::new(1, calm_knobs());
+    world.sites[1].store = blank.sites[1].store.clone();
+    world.sites[1].restart();
+    world.observers.restored(&world.sites[1]);
+    world.input(1, Input::Start, Crash::No);
+    let full = |world: &World| {
+        let mut entries = 0;
+        world.sites[1]
+            .store
+            .scan(Table::Entry, &[], &[0xff; 21], &mut |_, _| {
+                entries += 1;
+                true
+            })
+            .unwrap();
+        entries > 0 && world.observers.holds(&world.sites[1], "ou=s0,o=Example")
+    };
+    assert!(world.run(world.now + DAY, full));
+}
+
+/// What came from one site does not fit what another site signed.
+#[test]
+fn a_hub_cannot_alter_what_it_carries() {
+    let mut world = two_equal_sites(|_| ());
+    world.work(0, 0);
+    world.tamper = true;
+    world.run(world.now + 2 * DAY, |_| false);
+    assert!(world.observers.events["NotApplied"] > 0);
+    assert!(!world.equal(), "the observers check that nothing wrong is held");
+    world.tamper = false;
+    assert!(world.run(world.now + 3 * DAY, World::equal));
+}
