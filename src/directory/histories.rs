@@ -104,7 +104,7 @@ pub fn check_sound(read: &dyn Read, context: &ContextRecord) {
     assert_eq!((entries, names), (context.entries, context.entries));
 }
 
-fn record(read: &dyn Read) -> ContextRecord {
+pub fn record(read: &dyn Read) -> ContextRecord {
     contexts(read).unwrap().remove(0)
 }
 
@@ -113,7 +113,7 @@ pub fn dn(text: &str) -> Dn {
 }
 
 /// Names close together, so that random changes meet.
-fn any_dn() -> impl Strategy<Value = Dn> {
+pub fn any_dn() -> impl Strategy<Value = Dn> {
     let level = prop_oneof!["cn=[abAB]", "ou=[x-z]"];
     proptest::collection::vec(level, 0..4).prop_map(|mut rdns| {
         rdns.push("o=Org".into());
@@ -121,7 +121,7 @@ fn any_dn() -> impl Strategy<Value = Dn> {
     })
 }
 
-fn any_values() -> impl Strategy<Value = Vec<Vec<u8>>> {
+pub fn any_values() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let small = proptest::collection::btree_set(0u32..5, 1..4).prop_map(Vec::from_iter);
     let large = (0u32..5, 30u32..50).prop_map(|(from, to)| (from..to).collect::<Vec<_>>());
     prop_oneof![3 => small, 1 => large]
@@ -164,7 +164,7 @@ fn any_change() -> impl Strategy<Value = Change> {
 }
 
 /// Applies each change under a savepoint, so that those that are refused cost nothing.
-fn commit(tx: &mut dyn Write, context: u32, batch: u8, changes: &[Change]) {
+pub fn commit(tx: &mut dyn Write, context: u32, batch: u8, changes: &[Change]) {
     for (i, change) in changes.iter().enumerate() {
         tx.savepoint().unwrap();
         let mut octets = [batch; 12];

@@ -10,7 +10,7 @@ pub mod dn;
 pub mod entry;
 pub mod export;
 #[cfg(test)]
-mod histories;
+pub(crate) mod histories;
 pub mod import;
 pub mod ldif;
 pub mod log;
