@@ -13,8 +13,10 @@
 //! The formats are specified in bridgehead-replication(7); test vectors are in `tests/vectors/`.
 
 pub mod bounce;
+pub mod bundle;
 pub mod card;
 pub mod envelope;
+pub mod introduction;
 pub mod keyfile;
 pub mod keys;
 pub mod mime;
