@@ -3,3 +3,4 @@
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod messages; // replication mail as real mail systems leave it
 mod simulation; // the real engine and codecs in seeded worlds of bad mail
+mod dialogue; // golden SMTP sessions: client, our replies, what the next hop saw

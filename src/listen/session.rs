@@ -31,7 +31,7 @@ use crate::limits::COMMAND_BUFFER_BYTES;
 use crate::relay::Settings;
 use crate::relay::stream::Stream;
 use crate::smtp::xforward;
-use crate::smtp::{Command, Enhanced, Extensions, Line, Reply};
+use crate::smtp::{Command, CommandError, Enhanced, Extensions, Line, Reply};
 
 /// One session.
 pub struct Session {
@@ -121,6 +121,10 @@ impl Session {
     async fn converse(&mut self) -> End {
         loop {
             let step = match Line::find(&self.input, self.settings.config.limits.command_bytes_max) {
+                // A TLS handshake need not contain a line end.
+                _ if self.input.starts_with(b"\x16\x03") => {
+                    self.refuse(CommandError::OtherProtocol.into()).and(Err(End::Said))
+                }
                 Line::Whole(octets) => {
                     let mut line = std::mem::take(&mut self.line);
                     line.clear();
@@ -150,7 +154,7 @@ impl Session {
         let command = match Command::parse(line) {
             Ok(command) => command,
             Err(error) => {
-                let fatal = error == crate::smtp::CommandError::OtherProtocol;
+                let fatal = error == CommandError::OtherProtocol;
                 return self.refuse(error.into()).and(if fatal { Err(End::Said) } else { Ok(()) });
             }
         };

@@ -90,9 +90,6 @@ impl Line {
 impl<'a> Command<'a> {
     /// Parses one line without its CRLF.
     pub fn parse(line: &'a [u8]) -> Result<Command<'a>, CommandError> {
-        if line.starts_with(b"\x16\x03") {
-            return Err(CommandError::OtherProtocol);
-        }
         let text = std::str::from_utf8(line).map_err(|_| CommandError::Octets)?;
         if text.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
             return Err(CommandError::Octets);
@@ -265,7 +262,6 @@ mod tests {
         assert_eq!(parse("XYZZY"), Err(CommandError::Unknown));
         assert_eq!(parse(""), Err(CommandError::Unknown));
         assert_eq!(parse("GET / HTTP/1.1"), Err(CommandError::OtherProtocol));
-        assert_eq!(Command::parse(b"\x16\x03\x01\x02\x00\x01"), Err(CommandError::OtherProtocol));
         assert_eq!(Command::parse(b"NOOP \xff"), Err(CommandError::Octets));
         assert_eq!(Command::parse(b"MAIL FROM:<a\x01@b>"), Err(CommandError::Octets));
     }
