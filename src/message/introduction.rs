@@ -76,10 +76,9 @@ impl Introduction {
             card_text.lines().map(|line| format!("  {},\n", quote(line.trim_end()))).collect();
         let introducer = quote(introducer);
         let text = format!(
-            "# bridgehead introduction of site {} with fingerprint\n# {}\n\
+            "# bridgehead introduction of site {}\n\
              format = 1\nintroducer = {introducer}\nissued = \"{issued}\"\ncard = [\n{lines}]\n",
-            card.name(),
-            card.fingerprint(),
+            card.name()
         );
         let text = statement::sign(key, KIND, &text);
         Statement::parse(&text)?;
