@@ -74,6 +74,10 @@ pub struct Peer {
     /// When the question is put again.
     #[n(15)]
     pub ask_again_at: Option<Millis>,
+    /// By the operator's word.
+    #[n(26)]
+    #[cbor(default)]
+    pub paused: bool,
     /// Times the question was put.
     #[n(25)]
     #[cbor(default)]

@@ -8,8 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::Event;
-use super::config::same_context;
-use super::plain::{self as transfer, TransferError};
+use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::{StoreError, Table};
@@ -17,7 +16,7 @@ use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, PartError};
 use crate::replication::peer::Peer;
-use crate::replication::transfer::{Base, Manifest};
+use crate::replication::transfer::{self, Base, Manifest, TransferError};
 use crate::replication::wire::PartItem;
 
 /// What the parts of one message came to.
@@ -38,6 +37,14 @@ enum Verdict {
     Refuse(String),
     /// It starts at our position, but not from what we hold.
     Differs,
+}
+
+/// What became of a transfer that was to be applied.
+enum Done {
+    Applied,
+    /// Its parts stay until the operator has decided.
+    Held,
+    Not,
 }
 
 impl Turn<'_> {
@@ -108,14 +115,17 @@ impl Turn<'_> {
                     self.start_over(peer, context);
                 }
                 Verdict::Apply(_) if !assembly.is_complete() => {}
+                Verdict::Apply(checkpoint) if self.waits(context, checkpoint.position)? => {}
                 Verdict::Apply(checkpoint) => {
-                    let applied = self.apply(from, peer, &assembly, &manifest, &checkpoint)?;
-                    if applied {
-                        self.discard(peer, &assembly)?;
-                        return Ok(true);
+                    match self.apply(from, peer, &assembly, &manifest, &checkpoint)? {
+                        Done::Applied => {
+                            self.discard(peer, &assembly)?;
+                            return Ok(true);
+                        }
+                        Done::Held => {}
+                        // Not remembered as finished: the same transfer may come again and fit then.
+                        Done::Not => assembly.drop_all(self.tx)?,
                     }
-                    // Not remembered as finished: the same transfer may come again and fit then.
-                    assembly.drop_all(self.tx)?;
                 }
             }
         }
@@ -172,7 +182,7 @@ impl Turn<'_> {
         Ok(if onward { Verdict::Apply(checkpoint) } else { Verdict::Obsolete })
     }
 
-    /// Whether it was applied; if not, nothing of it is left.
+    /// If it was not applied, nothing of it is left in the naming context.
     fn apply(
         &mut self,
         from: &str,
@@ -180,24 +190,39 @@ impl Turn<'_> {
         assembly: &Assembly,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Done, StoreError> {
         let name = checkpoint.context.to_string();
-        let body = match assembly.open(self.tx.as_read()) {
+        let mut body = match assembly.open(self.tx.as_read()) {
             Ok((_, body)) => body,
             Err(PartError::Store(error)) => return Err(error),
             Err(error) => {
                 self.not_applied(from, &name, error.to_string());
-                return Ok(false);
+                return Ok(Done::Not);
             }
         };
-        let Some(number) = self.number_of(checkpoint)? else { return Ok(false) };
+        let Some(record) = self.record_of(checkpoint)? else { return Ok(Done::Not) };
+        let number = record.number;
+        let Some(partner) = self.config.partner(from) else { return Ok(Done::Not) };
+        let before = self.entries_before(partner, &record, manifest)?;
         self.tx.savepoint()?;
-        let result = transfer::apply(self.tx, number, manifest, checkpoint, body);
-        self.tx.end_savepoint(result.is_ok())?;
+        let result = transfer::apply(self.tx, &record, manifest, checkpoint, &mut body);
+        let deletions = match &result {
+            Ok(applied) => applied.deleted.max(self.entries_gone(number, &before)?),
+            Err(_) => 0,
+        };
+        let held = self.needs_word(partner, &name, deletions, record.entries)?;
+        self.tx.end_savepoint(result.is_ok() && !held)?;
         match result {
+            Ok(_) if held => {
+                self.hold(partner, &name, checkpoint.position, deletions, record.entries)?;
+                // Tells the site that it need not repeat itself.
+                peer.answer_at = Some(self.now);
+                Ok(Done::Held)
+            }
             Ok(applied) => {
                 self.keep_checkpoint(number, &manifest.checkpoint)?;
                 self.refresh(number)?;
+                self.release(&name)?;
                 self.event(Event::Applied {
                     site: from.to_owned(),
                     context: name.clone(),
@@ -207,15 +232,42 @@ impl Turn<'_> {
                     deleted: applied.deleted,
                 });
                 self.moved(from, peer, &name)?;
-                Ok(true)
+                Ok(Done::Applied)
             }
             Err(TransferError::Store(error)) => Err(error),
             Err(error) => {
                 self.not_applied(from, &name, error.to_string());
                 self.start_over(peer, &name);
-                Ok(false)
+                Ok(Done::Not)
             }
         }
+    }
+
+    /// The entryUUIDs that a full load may make vanish, if that matters.
+    fn entries_before(
+        &self,
+        partner: &Partner,
+        record: &ContextRecord,
+        manifest: &Manifest,
+    ) -> Result<Vec<[u8; 16]>, StoreError> {
+        let mut before = Vec::new();
+        if manifest.base == Base::Nothing && partner.delete_percent_max < 100 {
+            let (from, to) = (record.number.to_be_bytes(), (record.number + 1).to_be_bytes());
+            self.tx.scan(Table::Entry, &from, &to, &mut |key, _| {
+                before.extend(key.get(4..20).and_then(|uuid| <[u8; 16]>::try_from(uuid).ok()));
+                true
+            })?;
+        }
+        Ok(before)
+    }
+
+    fn entries_gone(&self, number: u32, before: &[[u8; 16]]) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        for uuid in before {
+            let key = [&number.to_be_bytes()[..], uuid].concat();
+            gone += u64::from(self.tx.get(Table::Entry, &key)?.is_none());
+        }
+        Ok(gone)
     }
 
     /// Tells the site that we hold nothing, so that it sends everything.
@@ -228,22 +280,24 @@ impl Turn<'_> {
         link.ask_at = sooner(link.ask_at, self.now + wait);
     }
 
-    /// The number of the naming context, which is created when it is new to this store.
-    fn number_of(&mut self, checkpoint: &Checkpoint) -> Result<Option<u32>, StoreError> {
+    /// The naming context's record, which is made when it is new to this store.
+    fn record_of(&mut self, checkpoint: &Checkpoint) -> Result<Option<ContextRecord>, StoreError> {
         let name = checkpoint.context.to_string();
         if let Some(record) = self.context(&name) {
-            return Ok(Some(record.number));
+            return Ok(Some(record.clone()));
         }
         let Some(master) = self.config.master(&name) else { return Ok(None) };
         match context::create_context(self.tx, &checkpoint.context, &master.site, uuid::Uuid::nil()) {
             Ok(record) => {
-                let number = record.number;
                 self.event(Event::ContextAdded { context: name, master: master.site.clone() });
-                self.contexts.push(record);
-                Ok(Some(number))
+                self.contexts.push(record.clone());
+                Ok(Some(record))
             }
             Err(ContextError::Store(error)) => Err(error),
-            Err(_) => Ok(None),
+            Err(error) => {
+                self.not_applied(&master.site, &name, error.to_string());
+                Ok(None)
+            }
         }
     }
 

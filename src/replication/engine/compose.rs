@@ -4,8 +4,7 @@
 //!   Every message carries our vector. Small transfers go before large ones. A message is within the
 //!   smallest of our limit for the site, the site's own, and what bounces taught, but for a vector that alone is larger.
 
-use super::config::Partner;
-use super::plain::{self as transfer, Encoded, TransferError};
+use super::config::{Partner, same_context};
 use super::serve::in_flight;
 use super::turn::{Turn, point};
 use super::{Event, Output};
@@ -14,7 +13,7 @@ use crate::directory::context::ContextRecord;
 use crate::replication::pacing::millis;
 use crate::replication::parts::{self, Assembly, Outgoing};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
-use crate::replication::transfer::Base;
+use crate::replication::transfer::{self, Base, EncodeError, Encoded};
 use crate::replication::wire::{self, Heard, Hello, Message, PartItem, Request, VectorItem};
 
 /// Parts are never smaller than this.
@@ -41,7 +40,7 @@ impl Turn<'_> {
         let Some(checkpoint) = self.checkpoint(record)? else { return Ok(None) };
         let base = base.filter(|(position, _)| record.is_on_history(position));
         let read = self.tx.as_read();
-        let delta = transfer::encode(read, record, base, checkpoint.clone());
+        let delta = transfer::encode(read, record, base.map(|(position, _)| position), &checkpoint);
         let fits = |encoded: &Encoded| match (encoded.manifest.base, base) {
             (Base::At(position, digest), Some(base)) => (position, digest) == base,
             _ => true,
@@ -49,12 +48,12 @@ impl Turn<'_> {
         let result = match delta {
             Ok(Some(encoded)) if fits(&encoded) => Ok(Some(encoded)),
             // The log does not reach back to the base, or the site holds something else there.
-            Ok(_) if base.is_some() => transfer::encode(read, record, None, checkpoint),
+            Ok(_) if base.is_some() => transfer::encode(read, record, None, &checkpoint),
             other => other,
         };
         match result {
             Ok(encoded) => Ok(encoded),
-            Err(TransferError::Store(error)) => Err(error),
+            Err(EncodeError::Store(error)) => Err(error),
             Err(error) => {
                 let (context, reason) = (record.dn.to_string(), error.to_string());
                 self.event(Event::NotApplied { site: self.config.site.clone(), context, reason });
@@ -181,6 +180,9 @@ impl Turn<'_> {
                 .for_each(|flight| flight.seq = mail);
         }
         let payload = message.encode();
+        let today = self.now.div_euclid(86_400_000);
+        let spent = if peer.day.0 == today { peer.day.1 } else { 0 };
+        peer.day = (today, spent + payload.len() as u64);
         self.outputs.push_back(Output::Mail { to: partner.site.clone(), mail, payload });
     }
 
@@ -195,7 +197,8 @@ impl Turn<'_> {
             let timeout = peer.timeout(&self.config.timing);
             let own = self.context(&name).and_then(point);
             let link = peer.link(&name);
-            if own == link.theirs && !link.ask_full {
+            let held = self.held.iter().any(|held| same_context(held, &name));
+            if held || (own == link.theirs && !link.ask_full) {
                 link.ask_at = None;
                 continue;
             }
@@ -234,7 +237,7 @@ impl Turn<'_> {
                 Ok(Some(manifest)) => manifest
                     .checkpoint
                     .claimed()
-                    .is_ok_and(|said| !super::config::same_context(&said.context.to_string(), context)),
+                    .is_ok_and(|said| !same_context(&said.context.to_string(), context)),
                 // Without part 0 nobody knows; to ask for it is the way to know.
                 _ => false,
             };
@@ -258,6 +261,13 @@ impl Turn<'_> {
         Ok(requests)
     }
 
+    /// What the day's budget leaves.
+    fn bytes_left(&self, partner: &Partner, peer: &Peer) -> u64 {
+        let today = self.now.div_euclid(86_400_000);
+        let spent = if peer.day.0 == today { peer.day.1 } else { 0 };
+        partner.day_bytes_max.map_or(u64::MAX, |budget| budget.saturating_sub(spent))
+    }
+
     /// The parts whose turn it is, small transfers first, and whether there are any.
     fn parts_to_send(
         &mut self,
@@ -267,12 +277,13 @@ impl Turn<'_> {
         let mut items = Vec::new();
         let mut bytes = 0;
         let window = self.config.timing.window_bytes;
+        let room = self.bytes_left(partner, peer).min(TURN_BYTES_MAX as u64) as usize;
         let now = self.now;
         peer.links.sort_by_key(|link| link.chain.iter().map(|flight| flight.bytes).sum::<u64>());
         for link in &mut peer.links {
             let mut flying = in_flight(&link.chain);
             for flight in &mut link.chain {
-                while bytes < TURN_BYTES_MAX {
+                while bytes < room {
                     let Some(index) = next_part(flight, flying < window) else { break };
                     let outgoing = Outgoing::of(&partner.site, flight.transfer);
                     let Some(part) = outgoing.part(self.tx.as_read(), index)? else { continue };

@@ -30,6 +30,14 @@ pub enum Input {
     Sync { site: Option<String> },
     /// Compare digests with one site or with all.
     Verify { site: Option<String> },
+    /// The operator's word on a transfer that waits.
+    Hold { hold: u64, approve: bool },
+    /// Stop or resume mail to a site.
+    Pause { site: String, paused: bool },
+    /// Forget the connection to a site, keeping what it masters.
+    Detach { site: String, dry_run: bool },
+    /// Delete what a site masters.
+    Purge { site: String, dry_run: bool },
 }
 
 /// What the sealed envelope says about the message, as far as the engine needs it.
@@ -66,37 +74,126 @@ pub enum Output {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A site answered for the first time, or again after it was silent.
-    SiteUp { site: String },
+    SiteUp {
+        site: String,
+    },
     /// A message took effect in no way, and why.
-    Refused { site: String, reason: Refusal },
+    Refused {
+        site: String,
+        reason: Refusal,
+    },
     /// A transfer is on its way.
-    TransferSent { site: String, context: String, base: Option<Shown>, target: Shown, parts: u32, bytes: u64 },
+    TransferSent {
+        site: String,
+        context: String,
+        base: Option<Shown>,
+        target: Shown,
+        parts: u32,
+        bytes: u64,
+    },
     /// Parts were sent again.
-    Resent { site: String, context: String, parts: u32 },
+    Resent {
+        site: String,
+        context: String,
+        parts: u32,
+    },
     /// A transfer was applied and its digest matched.
-    Applied { site: String, context: String, position: Shown, added: u64, changed: u64, deleted: u64 },
+    Applied {
+        site: String,
+        context: String,
+        position: Shown,
+        added: u64,
+        changed: u64,
+        deleted: u64,
+    },
     /// A transfer was not applied.
-    NotApplied { site: String, context: String, reason: String },
+    NotApplied {
+        site: String,
+        context: String,
+        reason: String,
+    },
     /// We asked for what we miss.
-    Requested { site: String, context: String, full: bool },
+    Requested {
+        site: String,
+        context: String,
+        full: bool,
+    },
     /// A naming context that we did not hold yet is being taken.
-    ContextAdded { context: String, master: String },
+    ContextAdded {
+        context: String,
+        master: String,
+    },
     /// The site's replicas and ours were proved equal.
-    Equal { site: String },
+    Equal {
+        site: String,
+    },
     /// A digest differs at the same position.
-    Differs { site: String, context: String, position: Shown },
+    Differs {
+        site: String,
+        context: String,
+        position: Shown,
+    },
     /// Two histories claim the same point.
-    Forked { site: String, context: String, ours: Shown, theirs: Shown },
+    Forked {
+        site: String,
+        context: String,
+        ours: Shown,
+        theirs: Shown,
+    },
     /// Our own naming context was ahead at a partner: we were restored from a backup.
-    Recovered { site: String, context: String, position: Shown },
+    Recovered {
+        site: String,
+        context: String,
+        position: Shown,
+    },
     /// A transfer waits for the operator's word.
-    Held { site: String, context: String, hold: u64, deletions: u64, entries: u64 },
+    Held {
+        site: String,
+        context: String,
+        hold: u64,
+        deletions: u64,
+        entries: u64,
+    },
+    /// The operator decided on a transfer that waited.
+    HoldDecided {
+        hold: u64,
+        context: String,
+        approved: bool,
+    },
+    Paused {
+        site: String,
+        paused: bool,
+    },
+    /// The connection was forgotten, with so many transfers that were on their way.
+    Detached {
+        site: String,
+        transfers: u64,
+        dry_run: bool,
+    },
+    /// A naming context of another site was deleted here.
+    Purged {
+        context: String,
+        entries: u64,
+        dry_run: bool,
+    },
     /// The site's administrator should look at this.
-    Noticed { site: String, code: u32, text: String },
+    Noticed {
+        site: String,
+        code: u32,
+        text: String,
+    },
     /// A mail came back or was refused.
-    Bounced { site: String, status: BounceStatus, enhanced: String, text: String },
+    Bounced {
+        site: String,
+        status: BounceStatus,
+        enhanced: String,
+        text: String,
+    },
     /// Messages to this site are smaller from now on.
-    PartsHalved { site: String, part_bytes_max: u64 },
+    PartsHalved {
+        site: String,
+        part_bytes_max: u64,
+    },
 }
 
 /// A position as shown to people and to scripts.

@@ -24,10 +24,11 @@ pub mod apply;
 pub mod compare;
 pub mod compose;
 pub mod config;
+pub mod hold;
 pub mod inbound;
 pub mod interface;
+pub mod operator;
 pub mod outbound;
-mod plain;
 pub mod serve;
 pub mod turn;
 
@@ -82,6 +83,10 @@ impl Engine {
             Input::Bounced { to, mail, status, enhanced, text } => {
                 turn.bounced(&to, mail, status, &enhanced, &text)?;
             }
+            Input::Hold { hold, approve } => turn.decide(hold, approve)?,
+            Input::Pause { site, paused } => turn.pause(&site, paused)?,
+            Input::Detach { site, dry_run } => turn.detach(&site, dry_run)?,
+            Input::Purge { site, dry_run } => turn.purge(&site, dry_run)?,
             Input::Sync { site } | Input::Verify { site } => turn.ask_all(site.as_deref())?,
         }
         turn.speak_where_due(&self.due)?;

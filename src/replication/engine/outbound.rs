@@ -14,6 +14,11 @@ use crate::directory::StoreError;
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
+use crate::replication::wire::Standing;
+
+/// Messages so close to one another are one burst.
+const BURST_MS: Millis = 60_000;
+const DAY_MS: Millis = 86_400_000;
 
 impl Turn<'_> {
     /// The engine begins to run: sites that never answered are greeted, the others get what was committed
@@ -78,21 +83,30 @@ impl Turn<'_> {
 
     /// When the site's record wants attention.
     pub(super) fn next_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
-        if partner.paused {
+        if partner.paused || peer.paused {
             return None;
         }
-        let due = if peer.answered { self.answered_due(peer) } else { peer.hello_at }?;
+        let due = if peer.answered { self.answered_due(partner, peer) } else { peer.hello_at }?;
         let open = |at: Millis| jiff::Timestamp::from_millisecond(at).ok();
-        let burst = peer.burst_at.and_then(open);
+        // What was begun is brought to its end.
+        let burst = peer.burst_at.filter(|at| due.max(self.now) - at > BURST_MS).and_then(open);
         partner.schedule.open_from(open(due)?, burst).map(|at| at.as_millisecond())
     }
 
-    fn answered_due(&self, peer: &Peer) -> Option<Millis> {
+    fn answered_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
         let heartbeat = peer.sent_at.map_or(self.now, |at| at + millis(self.config.timing.heartbeat));
         let links = peer.links.iter().flat_map(|link| [link.push_at, link.ask_at]).flatten();
-        let unsent = self.may_send_parts(peer).then_some(self.now);
+        let unsent = self.may_send_parts(peer).then(|| self.budget_opens(partner, peer));
         let timers = [peer.hello_at, peer.answer_at, peer.ask_again_at, peer.retry_at, unsent];
         links.chain(timers.into_iter().flatten()).chain([heartbeat]).min()
+    }
+
+    /// When bytes may be sent: now, or at the beginning of the next day (UTC).
+    pub(super) fn budget_opens(&self, partner: &Partner, peer: &Peer) -> Millis {
+        let today = self.now.div_euclid(DAY_MS);
+        let spent = if peer.day.0 == today { peer.day.1 } else { 0 };
+        let left = partner.day_bytes_max.is_none_or(|budget| spent < budget);
+        if left { self.now } else { (today + 1) * DAY_MS }
     }
 
     /// Parts wait and the window has room.
@@ -122,7 +136,9 @@ impl Turn<'_> {
     }
 
     fn speak(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
-        peer.burst_at = Some(self.now);
+        if peer.burst_at.is_none_or(|at| self.now - at > BURST_MS) {
+            peer.burst_at = Some(self.now);
+        }
         if !peer.answered {
             return self.say_hello(partner, peer);
         }
@@ -152,7 +168,8 @@ impl Turn<'_> {
         peer.retry_at = None;
         peer.round_trip.back_off();
         let mut links = std::mem::take(&mut peer.links);
-        for link in links.iter_mut().filter(|link| !link.chain.is_empty()) {
+        let held = |link: &Link| link.standing == Standing::Held;
+        for link in links.iter_mut().filter(|link| !link.chain.is_empty() && !held(link)) {
             self.retry_link(partner, link)?;
         }
         peer.links = links;

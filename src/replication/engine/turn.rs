@@ -21,6 +21,8 @@ pub struct Turn<'t> {
     pub(super) tx: &'t mut dyn Write,
     pub(super) now: Millis,
     pub(super) contexts: Vec<ContextRecord>,
+    /// Naming contexts with a transfer that waits for the operator.
+    pub(super) held: Vec<String>,
     peers: BTreeMap<String, Peer>,
     changed: BTreeSet<String>,
 }
@@ -33,7 +35,17 @@ impl<'t> Turn<'t> {
         now: Millis,
     ) -> Result<Turn<'t>, StoreError> {
         let contexts = context::contexts(tx.as_read())?;
-        Ok(Turn { config, outputs, tx, now, contexts, peers: BTreeMap::new(), changed: BTreeSet::new() })
+        let held = super::hold::holds(tx.as_read())?.into_iter().map(|hold| hold.context).collect();
+        Ok(Turn {
+            config,
+            outputs,
+            tx,
+            now,
+            contexts,
+            held,
+            peers: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        })
     }
 
     /// Takes a site's record out of the turn; [`Turn::put_back`] returns it.
@@ -108,6 +120,10 @@ impl<'t> Turn<'t> {
 
     /// Where we stand with every naming context that may pass between us and this site.
     pub(super) fn vector(&self, partner: &Partner, peer: &Peer) -> Vec<VectorItem> {
+        let standing = |name: &str| match self.held.iter().any(|held| same_context(held, name)) {
+            true => Standing::Held,
+            false => Standing::Follows,
+        };
         let mut items = Vec::new();
         for record in &self.contexts {
             let name = record.dn.to_string();
@@ -115,10 +131,10 @@ impl<'t> Turn<'t> {
                 let wrong = peer.links.iter().any(|link| link.ask_full && same_context(&link.context, &name));
                 let point = point(record).filter(|_| !wrong);
                 items.push(VectorItem {
+                    standing: standing(&name),
                     context: name,
                     position: point.map(|(position, _)| position),
                     digest: point.map(|(_, digest)| digest),
-                    standing: Standing::Follows,
                 });
             }
         }

@@ -1,0 +1,63 @@
+//! What an operator does to a connected site: pause, resume, detach, purge.
+//!
+//! PROMISES
+//!   Each step can be looked at before it is taken (`dry_run`) and only the last one deletes anything:
+//!   pause stops the mail, detach forgets the connection and keeps the data, purge deletes the naming
+//!   contexts that the site masters, which no other site's data can be part of.
+
+use super::Event;
+use super::turn::Turn;
+use crate::directory::context::remove_context;
+use crate::directory::{StoreError, Table};
+use crate::replication::parts::{Assembly, Outgoing};
+
+impl Turn<'_> {
+    pub(super) fn pause(&mut self, site: &str, paused: bool) -> Result<(), StoreError> {
+        let mut peer = self.peer(site)?;
+        peer.paused = paused;
+        if !paused {
+            // Both sides learn at once what they missed.
+            peer.answer_at = peer.answered.then_some(self.now);
+            peer.hello_at = if peer.answered { peer.hello_at } else { Some(self.now) };
+        }
+        self.put_back(site, peer);
+        self.event(Event::Paused { site: site.to_owned(), paused });
+        Ok(())
+    }
+
+    /// Forgets all that is known of the connection. The configuration must stop to name the site.
+    pub(super) fn detach(&mut self, site: &str, dry_run: bool) -> Result<(), StoreError> {
+        let peer = self.peer(site)?;
+        let transfers = peer.links.iter().map(|link| link.chain.len() as u64).sum();
+        if dry_run {
+            self.put_back(site, peer);
+        } else {
+            for flight in peer.links.iter().flat_map(|link| &link.chain) {
+                Outgoing::of(site, flight.transfer).drop_all(self.tx)?;
+            }
+            for assembly in Assembly::all_from(self.tx.as_read(), site)? {
+                assembly.drop_all(self.tx)?;
+            }
+            self.tx.delete(Table::Peer, site.as_bytes())?;
+        }
+        self.event(Event::Detached { site: site.to_owned(), transfers, dry_run });
+        Ok(())
+    }
+
+    /// Deletes the naming contexts that the site masters.
+    pub(super) fn purge(&mut self, site: &str, dry_run: bool) -> Result<(), StoreError> {
+        if site == self.config.site {
+            return Ok(());
+        }
+        let theirs: Vec<_> = self.contexts.iter().filter(|record| record.master == site).cloned().collect();
+        for record in theirs {
+            if !dry_run {
+                remove_context(self.tx, record.number)?;
+                self.tx.delete(Table::Checkpoint, &record.number.to_be_bytes())?;
+                self.contexts.retain(|other| other.number != record.number);
+            }
+            self.event(Event::Purged { context: record.dn.to_string(), entries: record.entries, dry_run });
+        }
+        Ok(())
+    }
+}
