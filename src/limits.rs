@@ -118,6 +118,9 @@ const _: () = assert!(VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
 /// Naming contexts in one store.
 pub const CONTEXTS_MAX: usize = 100_000;
 
+/// Octets of one part on a link, unless configured otherwise: well below any mail server's usual limit.
+pub const PART_BYTES_DEFAULT: u64 = 512 << 10;
+
 /// Octets of one part on a link, smallest that may be configured.
 pub const PART_BYTES_MIN: usize = 16 << 10;
 

@@ -1,3 +1,258 @@
-//! Configuration: TOML text to a configuration as meant.
+//! The configuration: TOML text to [`Config`] as meant; once it returns, no value is in doubt.
+//!
+//! PROMISES
+//!   Every problem of every file is found in one pass and names its file and line. A configuration with
+//!   a problem is never in force, not even in part.
 
+pub mod partner;
+pub mod problem;
 pub mod relay;
+pub mod section;
+
+mod mail;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::directory::dn::Dn;
+use crate::limits;
+use crate::log::{self, LogConfig, LogFormat};
+use crate::message::name;
+use crate::replication::engine::Timing;
+
+pub use partner::PartnerConfig;
+pub use problem::{Problem, Problems};
+pub use relay::RelayConfig;
+
+use section::{Document, Section};
+
+/// One site's configuration as meant.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    pub site: SiteConfig,
+    pub relay: RelayConfig,
+    pub replication: ReplicationConfig,
+    pub log: LogConfig,
+    /// The connected sites, by name.
+    pub partners: Vec<PartnerConfig>,
+}
+
+/// Who we are and where our things are. Paths are absolute, or relative to the working directory as
+/// the configuration file's own path was.
+#[derive(Clone, Debug)]
+pub struct SiteConfig {
+    pub name: String,
+    pub organization: String,
+    /// Where the other sites send.
+    pub mailbox: String,
+    /// The naming contexts that this site masters.
+    pub contexts: Vec<Dn>,
+    pub key: PathBuf,
+    pub sites: PathBuf,
+    pub data: PathBuf,
+}
+
+impl SiteConfig {
+    /// Where commands reach the running daemon.
+    pub fn control_socket(&self) -> PathBuf {
+        self.data.join("control.sock")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationConfig {
+    pub timing: Timing,
+    pub part_bytes_max: u64,
+}
+
+/// Reads the configuration file and the connected sites' files.
+pub fn load(file: &Path) -> Result<Config, Problems> {
+    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+    let mut config = parse(file, &text);
+    let sites = match &config {
+        Ok(config) => config.site.sites.clone(),
+        Err(_) => file.with_file_name("sites.d"),
+    };
+    let own = config.as_ref().ok().map(|config| config.site.clone());
+    match (partner::load_all(&sites, own.as_ref()), &mut config) {
+        (Ok(partners), Ok(config)) => config.partners = partners,
+        (Err(problems), Ok(_)) => return Err(problems),
+        (Err(more), Err(problems)) => problems.0.extend(more.0),
+        (Ok(_), Err(_)) => {}
+    }
+    config
+}
+
+/// Reads the text of the configuration file; the connected sites are not looked at.
+pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
+    let document = Document::parse(file, text);
+    let root = document.root();
+    let base = file.parent().unwrap_or(Path::new(""));
+    let site = match root.section("site") {
+        Some(section) => read_site(section, base),
+        None => {
+            root.refuse("site", "is missing", "every configuration has a [site]");
+            None
+        }
+    };
+    let relay = mail::read(&root, site.as_ref());
+    let replication =
+        root.section("replication").map_or_else(|| Some(ReplicationConfig::default()), read_replication);
+    let log = root.section("log").map_or_else(|| Some(LogConfig::default()), read_log);
+    root.finish();
+    let config = (|| {
+        let partners = Vec::new();
+        Some(Config {
+            file: file.to_owned(),
+            site: site?,
+            relay: relay?,
+            replication: replication?,
+            log: log?,
+            partners,
+        })
+    })();
+    document.finish(config)
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Problems {
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => "`bridgehead init` writes one; --config names another",
+        std::io::ErrorKind::PermissionDenied => "run as the user that owns it",
+        _ => "",
+    };
+    Problems::whole_file(file, error.to_string(), hint)
+}
+
+fn read_site(section: Section, base: &Path) -> Option<SiteConfig> {
+    let text = |text: &str| if text.is_empty() { Err("is empty") } else { Ok(text.to_owned()) };
+    let path = |key, default: &str| base.join(section.string(key).unwrap_or(default));
+    let name =
+        section.required("name", "this site's name", |name| name::check_site(name).map(|()| name.to_owned()));
+    let organization = section.required("organization", "the organization's name", text);
+    let mailbox =
+        section.required("mailbox", "where the other sites send their replication mail", |mailbox| {
+            name::split_mailbox(mailbox).map(|_| mailbox.to_owned())
+        });
+    let contexts = section.list("contexts", Dn::parse);
+    if let Some(contexts) = &contexts {
+        nested(contexts)
+            .inspect(|message| section.refuse("contexts", message, "a naming context has one master"));
+    }
+    let (key, sites, data) = (path("key", "site.key"), path("sites", "sites.d"), path("data", "data"));
+    let contexts = contexts.unwrap_or_default();
+    section.finish();
+    Some(SiteConfig {
+        name: name?,
+        organization: organization?,
+        mailbox: mailbox?,
+        contexts,
+        key,
+        sites,
+        data,
+    })
+}
+
+fn nested(contexts: &[Dn]) -> Option<String> {
+    contexts.iter().enumerate().find_map(|(index, context)| {
+        let other =
+            contexts[index + 1..].iter().find(|other| other.is_under(context) || context.is_under(other))?;
+        Some(format!("{context} and {other} overlap"))
+    })
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        ReplicationConfig { timing: Timing::default(), part_bytes_max: limits::PART_BYTES_DEFAULT }
+    }
+}
+
+fn read_replication(section: Section) -> Option<ReplicationConfig> {
+    let day = Duration::from_secs(86_400);
+    let mut config = ReplicationConfig::default();
+    let timing = &mut config.timing;
+    let durations: [(&'static str, &mut Duration, Duration); 7] = [
+        ("batching", &mut timing.batching, day),
+        ("acknowledgement", &mut timing.acknowledgement, day),
+        ("gap", &mut timing.gap, day),
+        ("heartbeat", &mut timing.heartbeat, 90 * day),
+        ("retry_first", &mut timing.retry_first, 90 * day),
+        ("retry_min", &mut timing.retry_min, 90 * day),
+        ("retry_max", &mut timing.retry_max, 90 * day),
+    ];
+    for (key, field, most) in durations {
+        if let Some(value) = section.duration(key, Duration::ZERO..most) {
+            *field = value;
+        }
+    }
+    let bounds = limits::PART_BYTES_MIN as u64..limits::REPLICATION_MESSAGE_BYTES_MAX as u64 / 2;
+    if let Some(bytes) = section.octets("part_bytes", bounds) {
+        config.part_bytes_max = bytes;
+    }
+    section.finish();
+    Some(config)
+}
+
+fn read_log(section: Section) -> Option<LogConfig> {
+    let mut config = LogConfig::default();
+    let format = section.parsed("format", |format| match format {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        "journald" => Ok(LogFormat::Journald),
+        _ => Err("is not text, json or journald"),
+    });
+    let level = section.parsed("level", |level| log::filter(level).map(|_| level.to_owned()));
+    config.format = format.unwrap_or(config.format);
+    config.level = level.unwrap_or(config.level);
+    section.finish();
+    Some(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../config/bridgehead.toml");
+
+    #[test]
+    fn the_shipped_configuration_is_sound() {
+        let config = parse(Path::new("/etc/bridgehead/bridgehead.toml"), SHIPPED).unwrap();
+        assert_eq!(config.site.name, "alpha");
+        assert_eq!(config.site.key, Path::new("/etc/bridgehead/site.key"));
+        assert_eq!(config.relay.listeners.len(), 1);
+    }
+
+    #[test]
+    fn the_defaults_that_the_shipped_configuration_shows_are_the_defaults() {
+        let uncommented: String = SHIPPED
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let shown = parse(Path::new("f"), &uncommented).unwrap();
+        let default = parse(Path::new("f"), SHIPPED).unwrap();
+        assert_eq!(format!("{shown:?}"), format!("{default:?}"));
+    }
+
+    #[test]
+    fn problems_of_all_sections_are_reported_at_once() {
+        let text =
+            "[site]\nname = \"a b\"\n[listen]\nsmtp = [\"nowhere\"]\n[replication]\nbatching = 3\n[lgo]\n";
+        let problems = parse(Path::new("f.toml"), text).unwrap_err();
+        let lines: Vec<usize> = problems.0.iter().map(|problem| problem.line).collect();
+        for line in [2, 4, 6, 7] {
+            assert!(lines.contains(&line), "no problem on line {line}: {problems}");
+        }
+        assert!(problems.to_string().contains("did you mean `log`?"), "{problems}");
+    }
+
+    #[test]
+    fn overlapping_contexts_are_refused() {
+        let text = SHIPPED.replace("[\"ou=alpha,o=Example\"]", "[\"o=Example\", \"ou=alpha,o=Example\"]");
+        assert!(parse(Path::new("f"), &text).unwrap_err().to_string().contains("overlap"));
+    }
+}
