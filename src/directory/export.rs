@@ -1,4 +1,4 @@
-//! A naming context out, as LDIF in canonical order.
+//! Naming contexts out, as LDIF in canonical order.
 //!
 //! PROMISES
 //!   Equal replicas give equal octets. Parents stand before their children, siblings in the order of their
@@ -30,14 +30,28 @@ pub enum ExportError {
     Io(#[from] io::Error),
 }
 
-/// Writes all entries and returns their number.
+/// Writes all entries, one naming context after the other, and returns their number.
 pub fn export(
     read: &dyn Read,
-    context: &ContextRecord,
+    contexts: &[ContextRecord],
     out: &mut dyn io::Write,
     options: Options,
 ) -> Result<u64, ExportError> {
     let mut writer = Writer::new(out)?;
+    let mut written = 0;
+    for context in contexts {
+        written += write_context(read, context, &mut writer, options)?;
+    }
+    writer.finish()?;
+    Ok(written)
+}
+
+fn write_context(
+    read: &dyn Read,
+    context: &ContextRecord,
+    writer: &mut Writer<&mut dyn io::Write>,
+    options: Options,
+) -> Result<u64, ExportError> {
     let mut written = 0;
     // What is still to be written: for each level the children left, last first, and the name above.
     let mut levels: Vec<(Vec<Uuid>, Option<Dn>)> =
@@ -61,7 +75,6 @@ pub fn export(
             levels.push((below, Some(dn)));
         }
     }
-    writer.finish()?;
     Ok(written)
 }
 

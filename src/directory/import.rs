@@ -48,13 +48,14 @@ impl From<ChangeError> for ImportError {
     }
 }
 
-/// Applies all records of `input`. `batch`: fresh random octets. `progress` hears the records done, now and then.
-/// After an error the caller rolls the transaction back.
+/// Applies those records of `input` that `belongs` lets through. `batch`: fresh random octets. `progress` hears the
+/// records done, now and then. After an error the caller rolls the transaction back.
 pub fn import(
     tx: &mut dyn Write,
     context: u32,
     batch: [u8; 12],
     input: impl BufRead + Send,
+    belongs: &dyn Fn(&Change) -> bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Imported, ImportError> {
     let mut commit = Commit::begin(tx, context, batch)?;
@@ -64,7 +65,7 @@ pub fn import(
         let (to, from) = mpsc::sync_channel(4);
         scope.spawn(move || read(input, &to));
         for part in from {
-            for (line, change) in &part? {
+            for (line, change) in part?.iter().filter(|(_, change)| belongs(change)) {
                 commit.apply_at(*line, change)?;
                 records += 1;
             }
@@ -126,7 +127,7 @@ mod tests {
     fn run(store: &mut MemoryStore, text: &str) -> Result<Imported, ImportError> {
         let mut tx = store.begin();
         let batch = [text.len() as u8; 12];
-        let done = import(&mut tx, 1, batch, text.as_bytes(), &mut |_| {})?;
+        let done = import(&mut tx, 1, batch, text.as_bytes(), &|_| true, &mut |_| {})?;
         check_sound(&tx, &context_by_number(&tx, 1).unwrap().unwrap());
         tx.commit();
         Ok(done)
@@ -135,7 +136,7 @@ mod tests {
     fn text_of(store: &MemoryStore) -> String {
         let context = context_by_number(store, 1).unwrap().unwrap();
         let mut out = Vec::new();
-        export(store, &context, &mut out, Options { entry_uuids: false }).unwrap();
+        export(store, std::slice::from_ref(&context), &mut out, Options { entry_uuids: false }).unwrap();
         String::from_utf8(out).unwrap()
     }
 

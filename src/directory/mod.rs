@@ -9,6 +9,7 @@ pub mod digest;
 pub mod dn;
 pub mod entry;
 pub mod export;
+pub mod filter;
 #[cfg(test)]
 pub(crate) mod histories;
 pub mod import;

@@ -184,6 +184,18 @@ impl Enhanced {
     }
 }
 
+impl std::str::FromStr for Enhanced {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Enhanced, ()> {
+        let mut numbers = text.splitn(3, '.');
+        let mut next = || numbers.next().ok_or(());
+        let (class, subject, detail) = (next()?, next()?, next()?);
+        let number = |text: &str| text.parse().map_err(drop);
+        Ok(Enhanced(class.parse().map_err(drop)?, number(subject)?, number(detail)?))
+    }
+}
+
 impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
