@@ -211,5 +211,5 @@ fn peer_state(
 
 /// RFC 3339, UTC, whole seconds.
 fn shown_time(at: Millis) -> String {
-    Timestamp::from_second(at.div_euclid(1000)).map_or_else(|_| at.to_string(), |time| time.to_string())
+    Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |time| format!("{time:.3}"))
 }

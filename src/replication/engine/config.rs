@@ -33,7 +33,7 @@ pub struct KnownSite {
 }
 
 /// A site that we exchange mail with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Partner {
     pub site: String,
     /// The naming contexts that we take from it.

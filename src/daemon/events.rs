@@ -1,0 +1,97 @@
+//! The replication log: each event of the engine as one line, by its stable name.
+
+use tracing::{debug, error, info, warn};
+
+use crate::replication::engine::Event;
+
+/// Logs one event. The names of events and fields are those that operators filter by.
+pub fn log(event: &Event) {
+    match event {
+        Event::SiteUp { site } => info!(event = "site-up", site, "the site answers"),
+        Event::Refused { site, reason } => {
+            warn!(event = "message-refused", site, %reason, "a message took no effect")
+        }
+        Event::TransferSent { site, context, base, target, parts, bytes } => {
+            let base = base.as_ref().map_or_else(|| "nothing".to_owned(), |base| base.usn.to_string());
+            info!(
+                event = "transfer-sent",
+                site,
+                context,
+                base,
+                usn = target.usn,
+                parts,
+                bytes,
+                "a transfer leaves"
+            );
+        }
+        Event::Resent { site, context, parts } => {
+            info!(event = "parts-resent", site, context, parts, "parts leave again");
+        }
+        Event::Applied { site, context, position, added, changed, deleted } => {
+            let usn = position.usn;
+            info!(
+                event = "transfer-applied",
+                site, context, usn, added, changed, deleted, "applied, digest matches"
+            );
+        }
+        Event::NotApplied { site, context, reason } => {
+            error!(
+                event = "transfer-not-applied",
+                site, context, reason, "a transfer was not applied; nothing changed"
+            );
+        }
+        Event::Requested { site, context, full } => {
+            info!(event = "requested", site, context, full, "asked for what is missing");
+        }
+        Event::ContextAdded { context, master } => {
+            info!(event = "context-added", context, master, "a naming context is being taken");
+        }
+        Event::Equal { site } => debug!(event = "equal", site, "replicas are proved equal"),
+        Event::Differs { site, context, position } => {
+            error!(
+                event = "digest-differs",
+                site,
+                context,
+                usn = position.usn,
+                "replicas differ; being repaired"
+            );
+        }
+        Event::Forked { site, context, ours, theirs } => {
+            error!(
+                event = "history-forked",
+                site,
+                context,
+                ours = ours.usn,
+                theirs = theirs.usn,
+                "two histories claim the same point; held until an administrator decides"
+            );
+        }
+        Event::Recovered { site, context, position } => {
+            warn!(
+                event = "recovered",
+                site,
+                context,
+                usn = position.usn,
+                "lost updates were taken back from a partner"
+            );
+        }
+        Event::Held { site, context, hold, deletions, entries } => {
+            warn!(
+                event = "transfer-held",
+                site, context, hold, deletions, entries, "a transfer waits for approval"
+            );
+        }
+        Event::Noticed { site, code, text } => {
+            warn!(event = "notice", site, code, text, "the site reports a problem")
+        }
+        Event::Bounced { site, status, enhanced, text } => {
+            warn!(event = "mail-bounced", site, ?status, enhanced, text, "mail came back or was refused");
+        }
+        Event::PartsHalved { site, part_bytes_max } => {
+            warn!(
+                event = "parts-halved",
+                site, part_bytes_max, "messages to this site are smaller from now on"
+            );
+        }
+    }
+}

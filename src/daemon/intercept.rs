@@ -1,0 +1,150 @@
+//! What happens to a message to the replication mailbox: found, opened, verified, handed to the
+//! replicator; 250 once it is durable.
+//!
+//! FAILURE
+//!   Whatever is wrong with the message itself: 5xx with the reason, the store unchanged; its sender is told
+//!   by its own mail system. Whatever is wrong here: 451, the sending server keeps it.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Site;
+use crate::listen::intercept::{Delivery, Intercept, InterceptedEnvelope};
+use crate::message::bounce::{self, Action, Bounce, Cause};
+use crate::message::seal::{self, Opened};
+use crate::message::{Refusal, mime, token};
+use crate::replication::engine::{BounceStatus, Header, Input, Outcome};
+use crate::smtp::{Enhanced, Reply};
+
+/// The daemon's end of the seam between relay and replication.
+pub struct Interceptor {
+    site: Arc<Site>,
+}
+
+impl Interceptor {
+    pub fn new(site: Arc<Site>) -> Interceptor {
+        Interceptor { site }
+    }
+}
+
+impl Intercept for Interceptor {
+    fn deliver(&self, envelope: InterceptedEnvelope, message: Vec<u8>) -> Delivery<'_> {
+        Box::pin(deliver(self.site.clone(), envelope, message))
+    }
+}
+
+/// What a message turned out to be.
+enum Found {
+    Sealed(Opened),
+    Bounce(Bounce),
+}
+
+/// Takes one message; the reply is the answer to its final dot.
+pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Vec<u8>) -> Reply {
+    let bytes = message.len();
+    let looking = site.clone();
+    let null = envelope.reverse_path.is_null();
+    // Opening costs processor time in proportion to the message; sessions must not wait for it.
+    let found = tokio::task::spawn_blocking(move || find(&looking, null, &message)).await;
+    let reverse_path = envelope.reverse_path.to_string();
+    match found {
+        Ok(Ok(Found::Sealed(opened))) => accept(&site, opened, bytes).await,
+        Ok(Ok(Found::Bounce(bounce))) => take_bounce(&site, &envelope, &bounce),
+        Ok(Err(refusal)) => {
+            warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
+            reply(&refusal)
+        }
+        Err(failure) => {
+            warn!(event = "message-deferred", reverse_path, bytes, %failure, "a message could not be looked at");
+            Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
+        }
+    }
+}
+
+fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, Refusal> {
+    if null_reverse_path && let Some(bounce) = bounce::parse(message) {
+        return Ok(Found::Bounce(bounce));
+    }
+    let attachment = mime::extract(message).map_err(|error| error.refusal())?;
+    let config = site.config();
+    let lookup = |name: &str| {
+        let partner = config.partners.iter().find(|partner| partner.card.name() == name);
+        partner.map(|partner| partner.card.clone())
+    };
+    let opened = seal::open(&site.key, &config.site.name, lookup, &attachment.sealed);
+    opened.map(Found::Sealed).map_err(|error| error.refusal())
+}
+
+async fn accept(site: &Site, opened: Opened, bytes: usize) -> Reply {
+    let Opened { header, payload } = opened;
+    let (from, seq) = (header.from, header.seq);
+    let header = Header { seq, time: header.time };
+    match site.replicator.received(from.clone(), header, payload).await {
+        Ok(Outcome::Taken) => {
+            info!(event = "message-taken", site = from, seq, bytes, "a replication message was taken");
+            Reply::new(250, Enhanced(2, 0, 0), "taken")
+        }
+        Ok(Outcome::Repeated) => {
+            info!(
+                event = "message-repeated",
+                site = from,
+                seq,
+                bytes,
+                "a message that was seen before: no effect"
+            );
+            Reply::new(250, Enhanced(2, 0, 0), "seen before")
+        }
+        Ok(Outcome::Refused(refusal)) => {
+            warn!(event = "message-refused", site = from, seq, bytes, reason = %refusal, "a message took no effect");
+            Reply::new(554, Enhanced(5, 7, 1), &refusal.to_string())
+        }
+        Err(failure) => {
+            warn!(
+                event = "message-deferred",
+                site = from,
+                seq,
+                bytes,
+                failure,
+                "the sender keeps the message"
+            );
+            Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
+        }
+    }
+}
+
+/// A bounce is a hint: whatever it says, it is taken, so that it never bounces itself.
+fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> Reply {
+    let noted = Reply::new(250, Enhanced(2, 0, 0), "noted");
+    let config = site.config();
+    let mailbox = envelope.mailbox.to_string();
+    let returned_to = token::split_return_path(&config.site.mailbox, &mailbox).flatten();
+    let tokens = returned_to.into_iter().chain(bounce.tokens.iter().map(String::as_str));
+    let mail = tokens.filter_map(|token| site.key.check_token(token)).next();
+    let recipient = bounce.worst();
+    let address = recipient.and_then(|recipient| recipient.address.as_deref()).unwrap_or_default();
+    let partner =
+        config.partners.iter().find(|partner| partner.card.fields.mailbox.eq_ignore_ascii_case(address));
+    let (Some(mail), Some(partner), Some(recipient)) = (mail, partner, recipient) else {
+        warn!(event = "bounce-ignored", mailbox, recipient = address, "a report about nothing that we sent");
+        return noted;
+    };
+    let status = match (recipient.action, recipient.cause()) {
+        (Action::Delivered, _) => return noted,
+        (Action::Delayed, _) => BounceStatus::Delayed,
+        (Action::Failed, Cause::TooLarge) => BounceStatus::TooLarge,
+        (Action::Failed, _) => BounceStatus::Failed,
+    };
+    site.replicator.input(Input::Bounced {
+        to: partner.card.name().to_owned(),
+        mail,
+        status,
+        enhanced: recipient.status.map_or_else(String::new, |status| status.to_string()),
+        text: recipient.diagnostic.clone().unwrap_or_default(),
+    });
+    noted
+}
+
+fn reply(refusal: &Refusal) -> Reply {
+    Reply::new(refusal.code, refusal.enhanced.parse::<Enhanced>().ok(), &refusal.text)
+}

@@ -1,0 +1,216 @@
+//! The daemon: where the rooms meet. Starts them, keeps them running, stops them in order.
+//!
+//! PROMISES
+//!   On SIGTERM no new session begins, sessions under way may finish, what was taken is on disk. On SIGHUP
+//!   the configuration is read again and takes effect as a whole, or not at all with every reason in the log.
+
+pub mod replicator;
+
+mod events;
+mod intercept;
+mod submission;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::cli::failure::{CONFIG, Failure, IO, OrFail, TRY_AGAIN, UNAVAILABLE};
+use crate::config::{self, Config, Problems};
+use crate::control::{import, server};
+use crate::directory::sqlite::SqliteStore;
+use crate::listen::intercept::InterceptedEnvelope;
+use crate::listen::{self, Listener, Service};
+use crate::message::keys::SiteKey;
+use crate::relay::Relay;
+use crate::replication::engine::{EngineConfig, KnownSite, Partner};
+use crate::smtp::{Path, Reply};
+
+use intercept::Interceptor;
+use replicator::Replicator;
+
+/// What the daemon's rooms share of the site.
+pub struct Site {
+    config: ArcSwap<Config>,
+    key: SiteKey,
+    replicator: Replicator,
+}
+
+impl Site {
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+}
+
+/// The running daemon, as the control socket sees it.
+pub struct Daemon {
+    site: Arc<Site>,
+    relay: Arc<Relay>,
+    runtime: Handle,
+}
+
+impl Daemon {
+    pub fn config(&self) -> Arc<Config> {
+        self.site.config()
+    }
+
+    pub fn replicator(&self) -> &Replicator {
+        &self.site.replicator
+    }
+
+    /// Reads the configuration again and puts it in force, unless anything is wrong with it.
+    pub fn reload(&self) -> Result<(), Problems> {
+        let before = self.config();
+        let mut after = config::load(&before.file)?;
+        if after.site.data != before.site.data || after.site.name != before.site.name {
+            let hint = "stop the daemon, then start it";
+            return Err(Problems::whole_file(
+                &before.file,
+                "`site.name` and `site.data` need a restart",
+                hint,
+            ));
+        }
+        after.relay.trace_id = before.relay.trace_id.clone();
+        self.relay.reconfigure(Arc::new(after.relay.clone()));
+        self.site.replicator.configure(engine_config(&after, &self.site.key));
+        self.site.config.store(Arc::new(after));
+        info!(event = "reloaded", "the configuration is in force");
+        Ok(())
+    }
+
+    /// Takes one message from a thread that may wait.
+    pub fn deliver_blocking(&self, mailbox: Option<&str>, input: &mut dyn Read) -> io::Result<Reply> {
+        let config = self.config();
+        let mailbox = mailbox.unwrap_or(&config.site.mailbox);
+        let mailbox = Path::parse(mailbox).map_err(|error| io::Error::other(error.to_string()))?;
+        let bound = config.relay.limits.replication_message_bytes_max;
+        let mut message = Vec::new();
+        input.take(bound as u64 + 1).read_to_end(&mut message)?;
+        if message.len() > bound {
+            return Ok(Reply::new(552, crate::smtp::Enhanced(5, 3, 4), "the message is too large"));
+        }
+        let envelope = InterceptedEnvelope { reverse_path: Path::null(), mailbox, client: None };
+        Ok(self.runtime.block_on(intercept::deliver(self.site.clone(), envelope, message)))
+    }
+}
+
+/// What the engine is told of the configuration.
+pub fn engine_config(config: &Config, key: &SiteKey) -> EngineConfig {
+    let partners = config.partners.iter().map(|partner| {
+        let limit = config.replication.part_bytes_max.min(partner.card.fields.part_bytes_max);
+        Partner { part_bytes_max: partner.link.part_bytes_max.min(limit), ..partner.link.clone() }
+    });
+    let known = config.partners.iter().map(|partner| KnownSite {
+        site: partner.card.name().to_owned(),
+        key: partner.card.public.signing,
+        contexts: partner.card.fields.contexts.clone(),
+    });
+    EngineConfig {
+        site: config.site.name.clone(),
+        key: key.signing().clone(),
+        card: String::new(),
+        known: known.collect(),
+        partners: partners.collect(),
+        timing: config.replication.timing.clone(),
+    }
+}
+
+/// Runs until a signal asks it to stop.
+pub fn run(mut config: Config, key: SiteKey) -> Result<(), Failure> {
+    let data = config.site.data.display().to_string();
+    let store = open_store(&config)?;
+    config.relay.trace_id = trace_id(&key);
+    let control = server::bind(&config.site.control_socket()).or_fail(IO, || data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.or_fail(IO, || "the runtime".to_owned())?;
+    let (mail, queue) = mpsc::unbounded_channel();
+    let started = Replicator::start(store, engine_config(&config, &key), mail);
+    let (replicator, thread) = started.or_fail(IO, || "the replicator".to_owned())?;
+    let socket = config.site.control_socket();
+    let site = Arc::new(Site { config: ArcSwap::from_pointee(config), key, replicator });
+    let served = runtime.block_on(serve(site.clone(), control, queue));
+    finish(&site, thread);
+    // A socket that is gone already is as good as removed.
+    let _ = std::fs::remove_file(socket);
+    info!(event = "stopped", "stopped");
+    served
+}
+
+fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
+    let failed = |error| Failure::new(TRY_AGAIN, format!("{}: {error}", config.site.data.display()));
+    let mut store = SqliteStore::open(&config.site.data).map_err(failed)?;
+    let mut tx = store.begin().map_err(failed)?;
+    import::own_contexts(&mut tx, &config.site).or_fail(CONFIG, || "the naming contexts".to_owned())?;
+    tx.commit().map_err(failed)?;
+    Ok(store)
+}
+
+/// Tells our trace headers from those of others; the same after a restart.
+fn trace_id(key: &SiteKey) -> String {
+    key.public().fingerprint().chars().filter(char::is_ascii_hexdigit).take(16).collect()
+}
+
+async fn serve(
+    site: Arc<Site>,
+    control: std::os::unix::net::UnixListener,
+    queue: mpsc::UnboundedReceiver<replicator::Mail>,
+) -> Result<(), Failure> {
+    let config = site.config();
+    let relay = Relay::new(Arc::new(config.relay.clone()));
+    let service = Service::new(relay.clone(), Arc::new(Interceptor::new(site.clone())), None);
+    let (stop, stopping) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    for listener in &config.relay.listeners {
+        let bound = Listener::bind(&listener.address).await;
+        let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {}", listener.address))?;
+        listeners.spawn(listen::serve(bound, listener.clone(), service.clone(), stopping.clone()));
+    }
+    let daemon = Arc::new(Daemon { site: site.clone(), relay: relay.clone(), runtime: Handle::current() });
+    server::serve(control, daemon.clone()).or_fail(IO, || "the control socket".to_owned())?;
+    let submission = tokio::spawn(submission::run(site.clone(), relay, queue));
+    info!(event = "started", site = config.site.name, version = env!("CARGO_PKG_VERSION"), "ready");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    until_stopped(&daemon).await?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    info!(event = "stopping", "no new sessions; those under way may finish");
+    stop.send_replace(true);
+    listeners.join_all().await;
+    submission.abort();
+    Ok(())
+}
+
+/// Returns on SIGTERM and SIGINT; SIGHUP reads the configuration again.
+async fn until_stopped(daemon: &Arc<Daemon>) -> Result<(), Failure> {
+    let on = |kind| signal(kind).or_fail(IO, || "signals".to_owned());
+    let (mut terminate, mut interrupt, mut hangup) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                let daemon = daemon.clone();
+                let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
+                if let Ok(Err(problems)) = reloaded {
+                    for problem in problems.0 {
+                        error!(event = "reload-refused", %problem, "the configuration in force stays");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn finish(site: &Site, replicator: thread::JoinHandle<()>) {
+    site.replicator.stop();
+    if replicator.join().is_err() {
+        error!(event = "replicator-panicked", "the replicator did not stop cleanly; the store is whole");
+    }
+}

@@ -1,0 +1,280 @@
+//! The replicator: one thread that owns the store and the engine, one transaction at a time.
+//!
+//! PROMISES
+//!   What was asked is answered after the transaction that holds it is on disk, or with the error that
+//!   kept it from there. Requests that wait together share one transaction and one fsync.
+//!   Mail leaves after the commit that it speaks of.
+//!
+//! FAILURE
+//!   When the store fails, everything in that transaction is answered with the failure (a sending
+//!   server sees 451 and keeps its message) and the engine is made anew from what is on disk.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc as async_mpsc, oneshot};
+use tracing::error;
+
+use super::events;
+use crate::directory::sqlite::SqliteStore;
+use crate::directory::{StoreError, Write};
+use crate::replication::engine::{Engine, EngineConfig, Header, Input, Outcome, Output};
+
+/// Requests that share one transaction, at the most.
+const GROUP_MAX: usize = 256;
+
+/// After the store failed, how long until it is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// A payload on its way to a connected site, not sealed yet.
+pub struct Mail {
+    pub to: String,
+    /// The message's sequence number.
+    pub mail: u64,
+    pub payload: Vec<u8>,
+}
+
+/// What a job leaves behind: its answer, and the naming contexts whose position it raised.
+pub struct Changed<T> {
+    pub answer: T,
+    pub contexts: Vec<u32>,
+}
+
+type Job = Box<dyn FnOnce(&mut dyn Write) -> Result<Finished, StoreError> + Send>;
+type Answer = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
+
+struct Finished {
+    keep: bool,
+    contexts: Vec<u32>,
+    answer: Answer,
+}
+
+enum Request {
+    Received {
+        from: String,
+        header: Header,
+        payload: Vec<u8>,
+        answer: oneshot::Sender<Result<Outcome, String>>,
+    },
+    Job(Job),
+    Input(Input),
+    Configure(Box<EngineConfig>),
+    Stop,
+}
+
+/// The way to the replicator; clones share it.
+#[derive(Clone)]
+pub struct Replicator {
+    requests: mpsc::Sender<Request>,
+}
+
+/// Why the replicator gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicatorError<E> {
+    /// The job itself said no; nothing was changed.
+    #[error("{0}")]
+    Job(E),
+    /// This machine's fault; nothing was changed.
+    #[error("{0}")]
+    Store(String),
+    #[error("the store failed or the daemon is stopping; nothing was changed")]
+    Gone,
+}
+
+impl Replicator {
+    /// Starts the thread. Mail to be sent goes to `mail`. The handle ends once [`Replicator::stop`] was called.
+    pub fn start(
+        store: SqliteStore,
+        config: EngineConfig,
+        mail: async_mpsc::UnboundedSender<Mail>,
+    ) -> std::io::Result<(Replicator, thread::JoinHandle<()>)> {
+        let (requests, queue) = mpsc::channel();
+        let worker = Worker { store, engine: None, config, queue, mail };
+        let thread =
+            thread::Builder::new().name("replicator".into()).stack_size(8 << 20).spawn(|| worker.run())?;
+        Ok((Replicator { requests }, thread))
+    }
+
+    /// Hands over an opened and verified message. The outcome comes when it is durable.
+    pub async fn received(&self, from: String, header: Header, payload: Vec<u8>) -> Result<Outcome, String> {
+        let (answer, outcome) = oneshot::channel();
+        let gone = || "the store failed or the daemon is stopping".to_owned();
+        self.requests.send(Request::Received { from, header, payload, answer }).map_err(|_| gone())?;
+        outcome.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Runs `job` within a transaction and waits until that is committed. An error of the job undoes what it did.
+    pub fn change<T, E>(
+        &self,
+        job: impl FnOnce(&mut dyn Write) -> Result<Changed<T>, E> + Send + 'static,
+    ) -> Result<T, ReplicatorError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |tx| {
+            let (keep, contexts, result) = match job(tx) {
+                Ok(changed) => (true, changed.contexts, Ok(changed.answer)),
+                Err(error) => (false, Vec::new(), Err(ReplicatorError::Job(error))),
+            };
+            let answer: Answer = Box::new(move |committed| {
+                // Nobody waits any more: the client went away, the change stays.
+                let _ = answer.send(match committed {
+                    Ok(()) => result,
+                    Err(failure) => Err(ReplicatorError::Store(failure.to_string())),
+                });
+            });
+            Ok(Finished { keep, contexts, answer })
+        });
+        self.requests.send(Request::Job(job)).map_err(|_| ReplicatorError::Gone)?;
+        answered.blocking_recv().unwrap_or(Err(ReplicatorError::Gone))
+    }
+
+    /// Tells the engine something that nobody waits for.
+    pub fn input(&self, input: Input) {
+        // When the replicator has stopped there is nobody left to tell.
+        let _ = self.requests.send(Request::Input(input));
+    }
+
+    /// Puts a new configuration in force with the next transaction.
+    pub fn configure(&self, config: EngineConfig) {
+        let _ = self.requests.send(Request::Configure(Box::new(config)));
+    }
+
+    pub fn stop(&self) {
+        let _ = self.requests.send(Request::Stop);
+    }
+}
+
+struct Worker {
+    store: SqliteStore,
+    /// None until it was started on what is on disk: at first, and after the store failed.
+    engine: Option<Engine>,
+    config: EngineConfig,
+    queue: mpsc::Receiver<Request>,
+    mail: async_mpsc::UnboundedSender<Mail>,
+}
+
+/// What to tell whom once the transaction has ended.
+enum Reply {
+    Outcome(oneshot::Sender<Result<Outcome, String>>, Outcome),
+    Job(Answer),
+}
+
+impl Worker {
+    fn run(mut self) {
+        self.transact(Vec::new());
+        loop {
+            let group = self.next_group();
+            let stop = group.iter().any(|request| matches!(request, Request::Stop));
+            self.transact(group);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits for requests, no longer than until the engine wants to be called.
+    fn next_group(&self) -> Vec<Request> {
+        let deadline = match &self.engine {
+            Some(engine) => engine.deadline(),
+            None => Timestamp::now().checked_add(STORE_RETRY).ok(),
+        };
+        let first = match deadline {
+            None => self.queue.recv().unwrap_or(Request::Stop),
+            Some(deadline) => {
+                let wait = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
+                match self.queue.recv_timeout(wait) {
+                    Ok(request) => request,
+                    Err(mpsc::RecvTimeoutError::Timeout) => Request::Input(Input::Tick),
+                    Err(mpsc::RecvTimeoutError::Disconnected) => Request::Stop,
+                }
+            }
+        };
+        std::iter::once(first).chain(self.queue.try_iter().take(GROUP_MAX - 1)).collect()
+    }
+
+    fn transact(&mut self, group: Vec<Request>) {
+        let mut replies = Vec::with_capacity(group.len());
+        let ended = self.attempt(group, &mut replies);
+        if let Err(failure) = &ended {
+            error!(event = "store-failed", %failure, "nothing of this transaction was kept; senders will try again");
+            self.engine = None;
+        }
+        for reply in replies {
+            match reply {
+                Reply::Outcome(answer, outcome) => {
+                    // The session that waited for this may be gone; its sender will repeat, which is harmless.
+                    let _ = answer.send(match &ended {
+                        Ok(()) => Ok(outcome),
+                        Err(failure) => Err(failure.to_string()),
+                    });
+                }
+                Reply::Job(answer) => answer(match &ended {
+                    Ok(()) => Ok(()),
+                    Err(failure) => Err(failure),
+                }),
+            }
+        }
+        self.act();
+    }
+
+    fn attempt(&mut self, group: Vec<Request>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
+        let mut tx = self.store.begin()?;
+        let now = Timestamp::now();
+        let mut engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => started(&self.config, &mut tx, now)?,
+        };
+        for request in group {
+            match request {
+                Request::Received { from, header, payload, answer } => {
+                    let outcome = engine.handle(&mut tx, now, Input::Received { from, header, payload })?;
+                    replies.push(Reply::Outcome(answer, outcome));
+                }
+                Request::Job(job) => {
+                    tx.savepoint()?;
+                    let finished = job(&mut tx)?;
+                    replies.push(Reply::Job(finished.answer));
+                    tx.end_savepoint(finished.keep)?;
+                    for context in finished.contexts {
+                        engine.handle(&mut tx, now, Input::LocalCommit { context })?;
+                    }
+                }
+                Request::Input(input) => {
+                    engine.handle(&mut tx, now, input)?;
+                }
+                Request::Configure(config) => {
+                    self.config = *config;
+                    engine = started(&self.config, &mut tx, now)?;
+                }
+                Request::Stop => {}
+            }
+        }
+        tx.commit()?;
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    /// Acts on what the engine decided; what it decided is on disk.
+    fn act(&mut self) {
+        while let Some(output) = self.engine.as_mut().and_then(Engine::output) {
+            match output {
+                Output::Mail { to, mail, payload } => {
+                    // A closed channel means that we are stopping; the engine sends again after the start.
+                    let _ = self.mail.send(Mail { to, mail, payload });
+                }
+                Output::Event(event) => events::log(&event),
+            }
+        }
+    }
+}
+
+fn started(config: &EngineConfig, tx: &mut dyn Write, now: Timestamp) -> Result<Engine, StoreError> {
+    let mut engine = Engine::new(config.clone());
+    engine.handle(tx, now, Input::Start)?;
+    Ok(engine)
+}
