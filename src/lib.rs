@@ -18,9 +18,11 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod directory;
 pub mod limits;
 pub mod listen;
+pub mod log;
 pub mod message;
 pub mod relay;
 pub mod replication;

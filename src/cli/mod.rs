@@ -1,1 +1,52 @@
-//! Being built.
+//! The command line: one file for a subcommand or a few that belong together.
+
+pub mod arguments;
+pub mod failure;
+
+mod demo;
+mod directory;
+mod exchange;
+mod generate;
+mod init;
+mod mail;
+mod run;
+mod sample;
+mod site;
+
+pub use arguments::Arguments;
+pub use failure::Failure;
+
+use arguments::{Command, Entry, Format, Site};
+
+use crate::directory::export::Options;
+
+/// Carries out a command. The exit status, or why there is none to be proud of.
+pub fn run(arguments: Arguments) -> Result<u8, Failure> {
+    match arguments.command {
+        Command::Init(init) => init::run(&init),
+        Command::Card(site) => site::card(&site.config),
+        Command::Site(Site::Add { card, site }) => site::add(&card, &site.config),
+        Command::Check(site) => site::check(&site.config),
+        Command::Run(site) => run::run(&site.config),
+        Command::Import { file, site } => directory::import(&file, &site.config),
+        Command::Export { context, format: Format::Ldif, entry_uuids, site } => {
+            directory::export(context.as_deref(), Options { entry_uuids }, &site.config)
+        }
+        Command::Entry(Entry::Show { dn, site }) => directory::show(&dn, &site.config),
+        Command::Entry(Entry::Search { filter, attributes, base, site }) => {
+            directory::search(&filter, &attributes, base.as_deref(), &site.config)
+        }
+        Command::Entry(Entry::Add { dn, values, site }) => directory::add(&dn, &values, &site.config),
+        Command::Entry(Entry::Modify { dn, changes, site }) => directory::modify(&dn, &changes, &site.config),
+        Command::Entry(Entry::Delete { dn, site }) => directory::delete(&dn, &site.config),
+        Command::Status { json, site } => exchange::status(json, &site.config),
+        Command::Sync { partner, wait, site } => exchange::sync(partner.as_deref(), wait, &site.config),
+        Command::Verify { partner, wait, site } => exchange::verify(partner.as_deref(), wait, &site.config),
+        Command::Reload(site) => run::reload(&site.config),
+        Command::Route { address, site } => mail::route(&address, &site.config),
+        Command::Deliver { mailbox, site } => mail::deliver(mailbox, &site.config),
+        Command::Demo { keep } => demo::run(keep),
+        Command::Sample(arguments) => sample::run(&arguments),
+        Command::Generate { what } => generate::run(what),
+    }
+}

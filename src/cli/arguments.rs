@@ -1,0 +1,244 @@
+//! The command line's words, defined once: parsing, help, completions and the man page come from here.
+//!
+//! PROMISES
+//!   Words and shapes stay as they are; scripts rely on them. What is new is added.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Directory replication over e-mail, beside any mail server.
+#[derive(Debug, Parser)]
+#[command(name = "bridgehead", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every subcommand that works on a site names its configuration.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigFile {
+    /// The site's configuration file
+    #[arg(long = "config", value_name = "FILE", default_value = "/etc/bridgehead/bridgehead.toml")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set up a site: configuration, key and data directory
+    Init(Init),
+    /// Print this site's card, to be given to the other site
+    Card(ConfigFile),
+    /// Connected sites
+    #[command(subcommand)]
+    Site(Site),
+    /// Check the configuration; every problem goes to standard error with file and line
+    Check(ConfigFile),
+    /// Run the daemon in the foreground
+    Run(ConfigFile),
+    /// Import LDIF (RFC 2849, content or changes) into this site's own naming context
+    Import {
+        /// The LDIF file; `-` is standard input
+        #[arg(value_name = "FILE.ldif")]
+        file: PathBuf,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Export the directory, or one naming context of it, in canonical order
+    Export {
+        /// The naming context; without it, all of them
+        #[arg(long, value_name = "DN")]
+        context: Option<String>,
+        #[arg(long, value_enum, default_value_t = Format::Ldif)]
+        format: Format,
+        /// Write each entry's entryUUID too, so that an import elsewhere keeps identities
+        #[arg(long)]
+        entry_uuids: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Look at entries and change them
+    #[command(subcommand)]
+    Entry(Entry),
+    /// Show naming contexts and connected sites: position, digest, state, lag, last heard
+    Status {
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Exchange now with one connected site, or with all
+    Sync {
+        #[arg(value_name = "SITE")]
+        partner: Option<String>,
+        /// Wait until the replicas are proved equal: 0 once they are, 1 if not in time
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Compare digests with a connected site, or with all; 0 means proved equal
+    Verify {
+        #[arg(value_name = "SITE")]
+        partner: Option<String>,
+        /// How long to wait for the answers
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Have the running daemon read its configuration again
+    Reload(ConfigFile),
+    /// Explain which way mail for an address would go
+    Route {
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Take one message on standard input, for mail servers that can only pipe
+    Deliver {
+        /// The replication mailbox that it was sent to; without it, this site's own
+        #[arg(long, value_name = "ADDRESS")]
+        mailbox: Option<String>,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Two sites on loopback show themselves: half a minute, nothing left behind
+    Demo {
+        /// Leave the two sites' configurations to play with
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Write realistic sample people, groups and contacts as LDIF
+    #[command(hide = true)]
+    Sample(Sample),
+    /// Write the man page or shell completions
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_enum)]
+        what: Generated,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct Init {
+    /// Where to write bridgehead.toml, site.key, sites.d/ and data/
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// This site's name, unique among the sites that it will be connected to
+    #[arg(long, value_name = "NAME")]
+    pub site: String,
+    #[arg(long, value_name = "ORGANIZATION")]
+    pub organization: String,
+    /// The replication mailbox: where the other sites will send to
+    #[arg(long, value_name = "ADDRESS")]
+    pub mailbox: String,
+    /// Where to listen for SMTP
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: String,
+    /// Where all other mail goes, and our own is submitted
+    #[arg(long, value_name = "HOST:PORT")]
+    pub next_hop: String,
+    /// This site's naming context [default: ou=NAME,o=ORGANIZATION]
+    #[arg(long, value_name = "DN")]
+    pub context: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Site {
+    /// Connect a site: verify its card and write sites.d/NAME.toml
+    Add {
+        /// The other site's card; `-` is standard input
+        #[arg(value_name = "CARD")]
+        card: PathBuf,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Entry {
+    /// Show one entry
+    Show {
+        #[arg(value_name = "DN")]
+        dn: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Show the entries that match a filter (RFC 4515), as LDIF
+    Search {
+        #[arg(value_name = "FILTER")]
+        filter: String,
+        /// Show only these attributes
+        #[arg(value_name = "ATTRIBUTE")]
+        attributes: Vec<String>,
+        /// Only at and below this DN
+        #[arg(long, value_name = "DN")]
+        base: Option<String>,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Add one entry
+    Add {
+        #[arg(value_name = "DN")]
+        dn: String,
+        /// Attributes of the entry
+        #[arg(value_name = "ATTRIBUTE=VALUE", required = true)]
+        values: Vec<String>,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Change one entry: attr=value replaces, attr+=value adds, attr-=value removes, attr= removes all
+    Modify {
+        #[arg(value_name = "DN")]
+        dn: String,
+        #[arg(value_name = "CHANGE", required = true)]
+        changes: Vec<String>,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Delete one entry
+    Delete {
+        #[arg(value_name = "DN")]
+        dn: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct Sample {
+    #[arg(long, default_value_t = 10_000)]
+    pub people: u32,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Share of people with a photo, 0 to 1
+    #[arg(long, default_value_t = 0.0)]
+    pub photos: f64,
+    /// The naming context that the entries stand in
+    #[arg(long, value_name = "DN", default_value = "dc=example,dc=com")]
+    pub context: String,
+    /// Write this many change records instead of the entries
+    #[arg(long, value_name = "COUNT")]
+    pub changes: Option<u32>,
+    /// Additions, deletions, renames and members among the changes, too
+    #[arg(long)]
+    pub mixed: bool,
+    /// Tells one file of changes from the next
+    #[arg(long, default_value_t = 0)]
+    pub base: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    Ldif,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Generated {
+    Man,
+    Bash,
+    Zsh,
+    Fish,
+}

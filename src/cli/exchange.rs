@@ -1,0 +1,158 @@
+//! `bridgehead status`, `bridgehead sync`, `bridgehead verify`: how replication stands, and hurrying it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::failure::{Failure, IO, NO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
+use super::site;
+use crate::config::Config;
+use crate::control::conversation;
+use crate::control::operation::Operation;
+use crate::daemon::engine_config;
+use crate::directory::sqlite::SqliteReader;
+use crate::replication::status::{self, PartnerStatus, Status};
+
+/// How often a waiting command looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+pub fn status(json: bool, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    let status = read(&config)?;
+    let mut out = io::stdout().lock();
+    let printed = if json {
+        serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        print(&status, &mut out)
+    };
+    printed.or_fail(IO, || "standard output".to_owned())?;
+    Ok(OK)
+}
+
+pub fn read(config: &Config) -> Result<Status, Failure> {
+    let key = site::read_key(config)?;
+    let engine = engine_config(config, &key);
+    let mut reader = SqliteReader::open(&config.site.data).or_fail(TRY_AGAIN, || "the store".to_owned())?;
+    let snapshot = reader.snapshot().or_fail(TRY_AGAIN, || "the store".to_owned())?;
+    status::status(&snapshot, &engine, Timestamp::now()).or_fail(TRY_AGAIN, || "the store".to_owned())
+}
+
+fn print(status: &Status, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "Site {}", status.site)?;
+    writeln!(out, "\nNaming contexts")?;
+    for context in &status.contexts {
+        let proved = if context.verified { "verified" } else { "not verified" };
+        writeln!(out, "  {}", context.context)?;
+        writeln!(
+            out,
+            "    master {}, {} entries, USN {}, {proved}, {}",
+            context.master, context.entries, context.position.usn, context.standing
+        )?;
+        writeln!(out, "    digest {}", context.digest)?;
+    }
+    writeln!(out, "\nConnected sites")?;
+    if status.partners.is_empty() {
+        writeln!(out, "  none; `bridgehead site add` connects one")?;
+    }
+    for partner in &status.partners {
+        let when = |time: &Option<String>| time.clone().unwrap_or_else(|| "never".to_owned());
+        let equal = partner.contexts.iter().filter(|context| context.equal).count();
+        writeln!(out, "  {}: {} ({})", partner.site, word(partner), partner.reason)?;
+        writeln!(out, "    heard {}, sent {}", when(&partner.last_heard), when(&partner.last_sent))?;
+        writeln!(
+            out,
+            "    {equal} of {} naming contexts equal, {} behind",
+            partner.contexts.len(),
+            partner.behind
+        )?;
+        if let Some((received, expected)) = partner.contexts.iter().find_map(|context| context.received) {
+            writeln!(out, "    a transfer comes in: {received} of {expected} parts")?;
+        }
+        writeln!(out, "    next: {}", partner.next)?;
+    }
+    Ok(())
+}
+
+fn word(partner: &PartnerStatus) -> String {
+    serde_json::to_value(partner.state)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+pub fn sync(partner: Option<&str>, wait: Option<u64>, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    let asked = ask(&config, &Operation::Sync { partner: partner.map(str::to_owned) })?;
+    match wait {
+        None => Ok(OK),
+        Some(seconds) => until_equal(&config, partner, asked, Duration::from_secs(seconds)),
+    }
+}
+
+pub fn verify(partner: Option<&str>, wait: u64, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    let asked = ask(&config, &Operation::Verify { partner: partner.map(str::to_owned) })?;
+    until_equal(&config, partner, asked, Duration::from_secs(wait))
+}
+
+/// Asks the daemon; its answer is the time from which on an answer of the other site counts.
+fn ask(config: &Config, operation: &Operation) -> Result<Timestamp, Failure> {
+    let socket = config.site.control_socket();
+    let daemon = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())?;
+    let Some(daemon) = daemon else {
+        let message = "the daemon does not run; `bridgehead run` starts it, and only it exchanges mail";
+        return Err(Failure::new(UNAVAILABLE, message));
+    };
+    let mut answer = Vec::new();
+    let status = daemon
+        .ask(operation, None, &mut answer, &mut io::stderr())
+        .or_fail(IO, || "the daemon".to_owned())?;
+    if status != OK {
+        return Err(Failure::new(status, ""));
+    }
+    String::from_utf8_lossy(&answer).parse().or_fail(IO, || "the daemon's answer".to_owned())
+}
+
+/// Waits until every chosen site has proved, by an answer to what was asked at `asked` or later, that it holds what we hold.
+fn until_equal(
+    config: &Config,
+    partner: Option<&str>,
+    asked: Timestamp,
+    wait: Duration,
+) -> Result<u8, Failure> {
+    let end = Instant::now() + wait;
+    loop {
+        let status = read(config)?;
+        let chosen: Vec<_> =
+            status.partners.iter().filter(|known| partner.is_none_or(|name| name == known.site)).collect();
+        if chosen.is_empty() {
+            return Err(Failure::new(UNAVAILABLE, "no site is connected"));
+        }
+        let open: Vec<_> = chosen.iter().filter(|known| !proved_since(known, asked)).collect();
+        if open.is_empty() {
+            chosen.iter().for_each(|known| println!("{}: equal", known.site));
+            return Ok(OK);
+        }
+        if Instant::now() >= end {
+            for known in open {
+                println!(
+                    "{}: not proved equal: {} behind, {} ({})",
+                    known.site,
+                    known.behind,
+                    word(known),
+                    known.reason
+                );
+            }
+            return Ok(NO);
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn proved_since(partner: &PartnerStatus, asked: Timestamp) -> bool {
+    let equal: Option<Timestamp> = partner.equal.as_ref().and_then(|time| time.parse().ok());
+    equal.is_some_and(|equal| equal >= asked)
+}

@@ -1,0 +1,131 @@
+//! `bridgehead card`, `bridgehead site add`, `bridgehead check`: who we are, whom we know, whether it is sound.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::failure::{CANNOT_CREATE, CONFIG, DATA, Failure, IO, NO_PERMISSION, OK, OrFail};
+use super::init::write_new;
+use crate::config::{self, Config, Problems, partner};
+use crate::message::card::{Card, CardFields};
+use crate::message::keyfile::{self, KeyFileError};
+use crate::message::keys::SiteKey;
+use crate::message::statement::STATEMENT_BYTES_MAX;
+
+/// Reads the configuration, or says everything that is wrong with it.
+pub fn load(file: &Path) -> Result<Config, Failure> {
+    config::load(file).map_err(refused)
+}
+
+fn refused(problems: Problems) -> Failure {
+    eprintln!("{problems}");
+    let count = problems.0.len();
+    Failure::new(
+        CONFIG,
+        format!("the configuration has {count} problem{}", if count == 1 { "" } else { "s" }),
+    )
+}
+
+pub fn read_key(config: &Config) -> Result<SiteKey, Failure> {
+    keyfile::read(&config.site.key).map_err(|error| {
+        let status = match &error {
+            KeyFileError::Mode { .. } => NO_PERMISSION,
+            KeyFileError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                NO_PERMISSION
+            }
+            KeyFileError::Read { .. } | KeyFileError::Write { .. } => IO,
+            _ => CONFIG,
+        };
+        Failure::new(status, error)
+    })
+}
+
+/// This site's card, signed now.
+pub fn issue(config: &Config, key: &SiteKey) -> Result<String, Failure> {
+    let issued = Timestamp::now();
+    let fields = CardFields {
+        name: config.site.name.clone(),
+        organization: config.site.organization.clone(),
+        mailbox: config.site.mailbox.clone(),
+        contexts: config.site.contexts.iter().map(ToString::to_string).collect(),
+        address_spaces: Vec::new(),
+        part_bytes_max: config.relay.limits.replication_message_bytes_max as u64 / 2,
+        // Seconds rise with every card that is issued by hand, without a counter to keep.
+        serial: issued.as_second().unsigned_abs(),
+        issued,
+    };
+    Card::issue(key, &fields).or_fail(CONFIG, || "the card".to_owned())
+}
+
+pub fn card(file: &Path) -> Result<u8, Failure> {
+    let config = load(file)?;
+    let key = read_key(&config)?;
+    print!("{}", issue(&config, &key)?);
+    Ok(OK)
+}
+
+pub fn check(file: &Path) -> Result<u8, Failure> {
+    let config = load(file)?;
+    read_key(&config)?;
+    println!(
+        "{}: sound. Site {}, {} naming context(s), {} connected site(s), {} listener(s), {} route(s).",
+        file.display(),
+        config.site.name,
+        config.site.contexts.len(),
+        config.partners.len(),
+        config.relay.listeners.len(),
+        config.relay.routes.len(),
+    );
+    Ok(OK)
+}
+
+pub fn add(card_file: &Path, file: &Path) -> Result<u8, Failure> {
+    let config = load(file)?;
+    let text = read_card(card_file)?;
+    let card = add_card(&config, &text)?;
+    println!("Site {} is connected; its file is {}.", card.name(), site_file(&config, &card).display());
+    println!("Its key's fingerprint is {}: compare it with the other administrator's.", card.fingerprint());
+    println!(
+        "It masters {}. Its replication mailbox is {}.",
+        card.fields.contexts.join(" and "),
+        card.fields.mailbox
+    );
+    Ok(OK)
+}
+
+/// Verifies a card and writes the connected site's file. The whole configuration is checked with it.
+pub fn add_card(config: &Config, text: &str) -> Result<Card, Failure> {
+    let card = Card::parse_verified(text).or_fail(DATA, || "the card is refused".to_owned())?;
+    let path = site_file(config, &card);
+    if path.exists() {
+        let hint = "remove that file first if its key was to change";
+        return Err(Failure::new(
+            CANNOT_CREATE,
+            format!("{} exists; not overwritten ({hint})", path.display()),
+        ));
+    }
+    write_new(&path, &partner::print(text))?;
+    if let Err(problems) = partner::load_all(&config.site.sites, Some(&config.site)) {
+        fs::remove_file(&path).or_fail(IO, || path.display().to_string())?;
+        return Err(refused(problems));
+    }
+    Ok(card)
+}
+
+fn site_file(config: &Config, card: &Card) -> std::path::PathBuf {
+    config.site.sites.join(format!("{}.toml", card.name()))
+}
+
+fn read_card(file: &Path) -> Result<String, Failure> {
+    let bound = STATEMENT_BYTES_MAX as u64 + 1;
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        io::stdin().take(bound).read_to_string(&mut text)
+    } else {
+        fs::File::open(file).and_then(|file| file.take(bound).read_to_string(&mut text))
+    };
+    read.or_fail(DATA, || file.display().to_string())?;
+    Ok(text)
+}
