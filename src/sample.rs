@@ -117,7 +117,9 @@ impl Directory {
             format!("{local}@mail.example.net"),
         ];
         let count = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3][r.below(12) as usize];
-        aliases[..count].iter().for_each(|alias| drop(a.text("mail", alias)));
+        for alias in &aliases[..count] {
+            a.text("mail", alias);
+        }
         a.text("telephoneNumber", &r.telephone(code));
         if r.chance(60) {
             a.text("mobile", &r.telephone(code));
@@ -578,7 +580,7 @@ mod tests {
         let mut tx = store.begin();
         create_context(&mut tx, &Dn::parse("ou=alpha,o=Org").unwrap(), "alpha", uuid::Uuid::from_u128(1))
             .unwrap();
-        let done = import(&mut tx, 1, [1; 12], &ldif(SMALL)[..], &mut |_| {}).unwrap();
+        let done = import(&mut tx, 1, [1; 12], &ldif(SMALL)[..], &|_| true, &mut |_| {}).unwrap();
         // 33 units, 500 people, 25 contacts, 5 + 20 + 8 + 1 groups.
         assert_eq!((done.records, done.committed.unwrap().entries), (592, 592));
         let done = import(&mut tx, 1, [2; 12], &changes(0)[..], &mut |_| {}).unwrap();
