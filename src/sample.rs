@@ -583,7 +583,7 @@ mod tests {
         let done = import(&mut tx, 1, [1; 12], &ldif(SMALL)[..], &|_| true, &mut |_| {}).unwrap();
         // 33 units, 500 people, 25 contacts, 5 + 20 + 8 + 1 groups.
         assert_eq!((done.records, done.committed.unwrap().entries), (592, 592));
-        let done = import(&mut tx, 1, [2; 12], &changes(0)[..], &mut |_| {}).unwrap();
+        let done = import(&mut tx, 1, [2; 12], &changes(0)[..], &|_| true, &mut |_| {}).unwrap();
         assert_eq!(done.records, 200);
         let (mut people, mut photos, mut foreign, mut aliases, mut most) = (0, 0, 0, 0, 0);
         scan_entries(&tx, 1, &mut |entry| {

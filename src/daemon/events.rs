@@ -81,6 +81,27 @@ pub fn log(event: &Event) {
                 site, context, hold, deletions, entries, "a transfer waits for approval"
             );
         }
+        Event::HoldDecided { hold, context, approved } => {
+            info!(
+                event = "hold-decided",
+                hold, context, approved, "an administrator decided on a held transfer"
+            );
+        }
+        Event::Paused { site, paused } => {
+            info!(event = "site-paused", site, paused, "mail to the site stops or goes on")
+        }
+        Event::Detached { site, transfers, dry_run } => {
+            info!(
+                event = "site-detached",
+                site, transfers, dry_run, "the connection is forgotten; its data stays"
+            );
+        }
+        Event::Purged { context, entries, dry_run } => {
+            warn!(
+                event = "context-purged",
+                context, entries, dry_run, "a naming context of another site is deleted here"
+            );
+        }
         Event::Noticed { site, code, text } => {
             warn!(event = "notice", site, code, text, "the site reports a problem")
         }
