@@ -52,7 +52,7 @@ fn sealed() -> Vec<u8> {
 }
 
 fn token() -> String {
-    site("alpha", 1).0.make_token(7)
+    site("alpha", 1).0.make_token("beta", 7)
 }
 
 fn as_sent() -> Vec<u8> {
@@ -252,8 +252,9 @@ fn reports_are_understood_and_tied_to_what_was_sent() {
             "{name}: {report:?}"
         );
         assert!(worst.diagnostic.as_deref().unwrap_or_default().contains(words), "{name}: {report:?}");
-        let mail = report.tokens.iter().find_map(|token| site("alpha", 1).0.check_token(token));
-        assert_eq!(mail, Some(7), "{name}: {:?}", report.tokens);
+        let mail =
+            report.tokens.iter().find_map(|token| site("alpha", 1).0.check_token(token, ["gamma", "beta"]));
+        assert_eq!(mail, Some(("beta", 7)), "{name}: {:?}", report.tokens);
         assert!(
             !matches!(extract(&sample(name)), Ok(_) | Err(ExtractError::TooComplex))
                 || name.contains("qmail")

@@ -93,9 +93,10 @@ fn keys_and_statements_are_as_they_were() {
     let read = Introduction::parse_verified(&introduction, |_| Some(card("alpha.card"))).unwrap();
     assert_eq!(read.card, card("gamma.card"));
 
-    let lines = [0, 1, 255, 256, 4711, u64::MAX].map(|mail| format!("{mail} {}\n", alpha.make_token(mail)));
+    let lines =
+        [0, 1, 255, 256, 4711, u64::MAX].map(|mail| format!("{mail} {}\n", alpha.make_token("beta", mail)));
     settle("alpha.tokens", lines.concat().as_bytes());
-    let token = alpha.make_token(4711);
+    let token = alpha.make_token("beta", 4711);
     let path = token::return_path("bridgehead@repl.alpha.example", &token);
     assert_eq!(token::split_return_path("bridgehead@repl.alpha.example", &path), Some(Some(token.as_str())));
 }

@@ -120,13 +120,10 @@ fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> 
     let mailbox = envelope.mailbox.to_string();
     let returned_to = token::split_return_path(&config.site.mailbox, &mailbox).flatten();
     let tokens = returned_to.into_iter().chain(bounce.tokens.iter().map(String::as_str));
-    let mail = tokens.filter_map(|token| site.key.check_token(token)).next();
-    let recipient = bounce.worst();
-    let address = recipient.and_then(|recipient| recipient.address.as_deref()).unwrap_or_default();
-    let partner =
-        config.partners.iter().find(|partner| partner.card.fields.mailbox.eq_ignore_ascii_case(address));
-    let (Some(mail), Some(partner), Some(recipient)) = (mail, partner, recipient) else {
-        warn!(event = "bounce-ignored", mailbox, recipient = address, "a report about nothing that we sent");
+    let sites = || config.partners.iter().map(|partner| partner.card.name());
+    let sent = tokens.filter_map(|token| site.key.check_token(token, sites())).next();
+    let (Some((to, mail)), Some(recipient)) = (sent, bounce.worst()) else {
+        warn!(event = "bounce-ignored", mailbox, "a report about nothing that we sent");
         return noted;
     };
     let status = match (recipient.action, recipient.cause()) {
@@ -136,7 +133,7 @@ fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> 
         (Action::Failed, _) => BounceStatus::Failed,
     };
     site.replicator.input(Input::Bounced {
-        to: partner.card.name().to_owned(),
+        to: to.to_owned(),
         mail,
         status,
         enhanced: recipient.status.map_or_else(String::new, |status| status.to_string()),

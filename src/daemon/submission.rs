@@ -84,7 +84,7 @@ fn compose(site: &Site, mail: &Mail) -> Result<(Envelope, Vec<u8>), String> {
             error!(event = "seal-failed", site = mail.to, %error, "a message could not be sealed");
             error.to_string()
         })?;
-    let token = site.key.make_token(mail.mail);
+    let token = site.key.make_token(&mail.to, mail.mail);
     let letter = Letter {
         from: (&config.site.name, &config.site.mailbox),
         to: (card.name(), &card.fields.mailbox),

@@ -102,14 +102,23 @@ impl SiteKey {
         self.signing().sign(&separated(domain, text))
     }
 
-    /// The return path token of a mail, see [`super::token`].
-    pub fn make_token(&self, mail: u64) -> String {
-        self.pairs[0].token_key().make(mail)
+    /// The return path token of a mail to a site, see [`super::token`].
+    pub fn make_token(&self, site: &str, mail: u64) -> String {
+        self.pairs[0].token_key().make(site, mail)
     }
 
-    /// The mail that the token was made for, under the current keys or former ones.
-    pub fn check_token(&self, token: &str) -> Option<u64> {
-        self.pairs.iter().find_map(|pair| pair.token_key().check(token))
+    /// The site and the mail that the token was made for, under the current keys or former ones; `sites` are those that
+    /// we write to.
+    pub fn check_token<'a>(
+        &self,
+        token: &str,
+        sites: impl IntoIterator<Item = &'a str>,
+    ) -> Option<(&'a str, u64)> {
+        let keys: Vec<TokenKey> = self.pairs.iter().map(KeyPair::token_key).collect();
+        sites.into_iter().find_map(|site| {
+            let mail = keys.iter().find_map(|key| key.check(token, site))?;
+            Some((site, mail))
+        })
     }
 }
 
@@ -216,14 +225,14 @@ mod tests {
     fn renewal_keeps_a_bounded_past() {
         let mut rng = Seeded::new(1);
         let first = SiteKey::generate(&mut rng);
-        let token = first.make_token(9);
+        let token = first.make_token("beta", 9);
         let second = first.renew(&mut rng);
         assert_ne!(first.public(), second.public());
         assert_eq!(second.former().unwrap().public(), first.public());
-        assert_eq!(second.check_token(&token), Some(9));
+        assert_eq!(second.check_token(&token, ["alpha", "beta"]), Some(("beta", 9)));
         let much_later = (0..5).fold(second, |key, _| key.renew(&mut rng));
         assert_eq!(much_later.pairs().len(), 1 + FORMER_PAIRS_MAX);
-        assert_eq!(much_later.check_token(&token), None);
+        assert_eq!(much_later.check_token(&token, ["alpha", "beta"]), None);
         assert!(much_later.without_former().former().is_none());
     }
 

@@ -1,14 +1,15 @@
-//! The tokens in our return paths and Message-IDs: unguessable, and they say which mail they were made for.
+//! The tokens in our return paths and Message-IDs: unguessable, and they say which mail to which site they were made for.
 //!
 //! PROMISES
-//!   Pure functions of key, mail number and text. A token made elsewhere, for another key or altered anywhere is not
+//!   Pure functions of key, site, mail number and text. A token made elsewhere, for another key or altered anywhere is not
 //!   accepted; case does not matter, for some mail systems change it.
 //!
 //! A delivery status report cannot be signed. What ties it to something that we sent is only this
 //! token, and whoever has seen the message has seen it; so a bounce stays a hint and never a command.
 //!
 //! STANDARDS
-//!   HMAC-SHA-256 (RFC 2104), truncated to 80 bits; base32 (RFC 4648 section 6) in lower case without padding.
+//!   A token is the mail's number, big-endian without leading zero octets, and HMAC-SHA-256 (RFC 2104) over the number in
+//!   8 octets and the site's name, truncated to 80 bits; base32 (RFC 4648 section 6) in lower case without padding.
 //!   The return path is a variable envelope return path: `LOCAL+b-TOKEN@DOMAIN`.
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -33,28 +34,31 @@ impl TokenKey {
         TokenKey(Zeroizing::new(derived))
     }
 
-    /// The token of a mail.
-    pub fn make(&self, mail: u64) -> String {
+    /// The token of a mail to a site.
+    pub fn make(&self, site: &str, mail: u64) -> String {
         let number = mail.to_be_bytes();
-        let number = &number[(mail.leading_zeros() / 8).min(7) as usize..];
-        let mut bytes = number.to_vec();
-        bytes.extend_from_slice(&hmac(&self.0, number).finalize().into_bytes()[..PROOF_BYTES]);
+        let mut bytes = number[(mail.leading_zeros() / 8).min(7) as usize..].to_vec();
+        bytes.extend_from_slice(&self.proof(site, mail).finalize().into_bytes()[..PROOF_BYTES]);
         base32(&bytes)
     }
 
-    /// The mail that the token was made for, if we made it.
-    pub fn check(&self, token: &str) -> Option<u64> {
+    /// The mail that the token was made for, if it was made here for this site.
+    pub fn check(&self, token: &str, site: &str) -> Option<u64> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
         let bytes = unbase32(token)?;
         let (number, proof) = bytes.split_at_checked(bytes.len().checked_sub(PROOF_BYTES)?)?;
-        let canonical =
-            (number.len() == 1 || number.first().is_some_and(|first| *first != 0)) && number.len() <= 8;
-        if !canonical || hmac(&self.0, number).verify_truncated_left(proof).is_err() {
+        let is_canonical = number.len() == 1 || number.first().is_some_and(|first| *first != 0);
+        if !is_canonical || number.len() > 8 {
             return None;
         }
-        Some(number.iter().fold(0, |mail, byte| mail << 8 | u64::from(*byte)))
+        let mail = number.iter().fold(0, |mail, byte| mail << 8 | u64::from(*byte));
+        self.proof(site, mail).verify_truncated_left(proof).is_ok().then_some(mail)
+    }
+
+    fn proof(&self, site: &str, mail: u64) -> Hmac<Sha256> {
+        hmac(&self.0, &mail.to_be_bytes()).chain_update(site)
     }
 }
 
@@ -144,33 +148,34 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_names_its_mail_and_only_under_its_key(mail: u64) {
-            let token = key(1).make(mail);
+            let token = key(1).make("beta", mail);
             prop_assert!(token.len() <= TOKEN_BYTES_MAX);
-            prop_assert_eq!(key(1).check(&token), Some(mail));
-            prop_assert_eq!(key(1).check(&token.to_ascii_uppercase()), Some(mail));
-            prop_assert_eq!(key(2).check(&token), None);
+            prop_assert_eq!(key(1).check(&token, "beta"), Some(mail));
+            prop_assert_eq!(key(1).check(&token.to_ascii_uppercase(), "beta"), Some(mail));
+            prop_assert_eq!(key(1).check(&token, "gamma"), None);
+            prop_assert_eq!(key(2).check(&token, "beta"), None);
         }
 
         #[test]
         fn whatever_comes_as_a_token_is_no_panic(text: String) {
-            prop_assert_eq!(key(1).check(&text), None);
+            prop_assert_eq!(key(1).check(&text, "beta"), None);
         }
     }
 
     #[test]
     fn every_altered_character_is_refused() {
-        let token = key(1).make(4711);
+        let token = key(1).make("beta", 4711);
         for at in 0..token.len() {
             for digit in ALPHABET {
                 let mut altered = token.clone().into_bytes();
                 if altered[at] != *digit {
                     altered[at] = *digit;
-                    assert_eq!(key(1).check(std::str::from_utf8(&altered).unwrap()), None);
+                    assert_eq!(key(1).check(std::str::from_utf8(&altered).unwrap(), "beta"), None);
                 }
             }
         }
-        assert_eq!(key(1).check(&token[..token.len() - 1]), None);
-        assert_eq!(key(1).check(&format!("{token}a")), None);
+        assert_eq!(key(1).check(&token[..token.len() - 1], "beta"), None);
+        assert_eq!(key(1).check(&format!("{token}a"), "beta"), None);
     }
 
     #[test]
