@@ -129,7 +129,7 @@ pub enum ListenerTlsMode {
 /// Authentication from a password file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerAuth {
-    /// Lines of `user:SHA-256 crypt or hexadecimal`; see `listen/auth.rs`.
+    /// Lines of `user:{SSHA256}base64` or `user:{PLAIN}password`; see `listen/auth.rs`.
     pub password_file: PathBuf,
     /// Clients outside `trusted_networks` must authenticate before MAIL.
     pub required: bool,
@@ -398,6 +398,8 @@ pub struct RelayLimits {
     /// Errors of a client before it is disconnected.
     pub errors_max: u32,
     pub received_max: usize,
+    /// How long the greeting waits for clients that speak before their turn; 0: it does not.
+    pub greeting_delay: Duration,
     pub command_timeout: Duration,
     /// Without any octet of the message.
     pub data_timeout: Duration,
@@ -434,6 +436,7 @@ impl Default for RelayLimits {
             line_bytes_max: 0,
             errors_max: limits::ERRORS_MAX,
             received_max: limits::RECEIVED_MAX,
+            greeting_delay: Duration::ZERO,
             command_timeout: seconds(limits::COMMAND_TIMEOUT_S),
             data_timeout: seconds(limits::DATA_TIMEOUT_S),
             data_rate_min: limits::DATA_RATE_MIN_BYTES_S,

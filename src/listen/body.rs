@@ -37,6 +37,8 @@ pub struct Passage {
     pub lease: Option<Lease>,
     /// Octets to go before the next stretch: first our trace field.
     pub head: Vec<u8>,
+    /// What ends the message, where the last stretch has not brought it.
+    pub tail: Vec<u8>,
     /// For replication, un-stuffed.
     pub copy: Option<Vec<u8>>,
     /// What the client will be told instead, once the message has ended.
@@ -61,6 +63,7 @@ impl Passage {
         Passage {
             lease,
             head,
+            tail: END.to_vec(),
             copy: transaction.intercepts().then(Vec::new),
             spoiled: None,
             ended: false,
@@ -344,8 +347,7 @@ impl Session {
                 if lease.connection.has_unasked() {
                     return Err(lease.connection.unasked().await);
                 }
-                passage.head.extend_from_slice(END);
-                lease.connection.send_body(&passage.head, &[], limits.reply_timeout).await?;
+                lease.connection.send_body(&passage.head, &passage.tail, limits.reply_timeout).await?;
             }
             lease.connection.flush().await?;
             lease.connection.reply(limits.final_timeout).await

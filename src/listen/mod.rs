@@ -11,36 +11,40 @@
 mod admission;
 mod auth;
 mod body;
+mod certificate;
 mod chunk;
 mod client;
 mod counters;
 mod grammar;
 pub mod intercept;
+mod proxy;
 mod refusal;
 mod session;
 mod trace;
 mod transaction;
 
+pub use certificate::CertificateError;
 pub use counters::CountersSnapshot;
 pub use intercept::{Delivery, Intercept, InterceptedEnvelope, Recipients};
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::config::relay::{ListenAddress, ListenerConfig};
+use crate::config::relay::{ListenAddress, ListenerConfig, ListenerTlsMode, Network, RelayConfig};
 use crate::relay::Relay;
 use crate::relay::stream::{Plain, Stream};
 
 use admission::Admission;
+use certificate::Certificates;
 use counters::Counters;
 use refusal::Refusal;
 use session::Session;
@@ -52,6 +56,7 @@ pub struct Service {
     pub(crate) recipients: Option<Arc<dyn Recipients>>,
     pub(crate) counters: Counters,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) certificates: Certificates,
 }
 
 impl Service {
@@ -61,13 +66,23 @@ impl Service {
         intercept: Arc<dyn Intercept>,
         recipients: Option<Arc<dyn Recipients>>,
     ) -> Arc<Service> {
-        Arc::new(Service {
+        let service = Arc::new(Service {
             relay,
             intercept,
             recipients,
             counters: Counters::default(),
             admission: Arc::default(),
-        })
+            certificates: Certificates::default(),
+        });
+        if let Err(error) = service.load_certificates() {
+            warn!(target: "bridgehead::listen", %error, "TLS is not available");
+        }
+        service
+    }
+
+    /// Reads the listeners' certificates again; those in force stay so where one cannot be used.
+    pub fn load_certificates(&self) -> Result<(), CertificateError> {
+        self.certificates.load(&self.relay.settings().config.listeners)
     }
 
     /// What happened since the start.
@@ -78,10 +93,6 @@ impl Service {
     /// Client connections that are open now.
     pub fn sessions_open(&self) -> usize {
         self.admission.open()
-    }
-
-    pub(crate) fn acceptor(&self, _listener: &ListenerConfig) -> Option<TlsAcceptor> {
-        None
     }
 }
 
@@ -179,15 +190,66 @@ async fn welcome(
     stop: watch::Receiver<bool>,
 ) {
     let settings = service.relay.settings();
-    let address = plain.peer();
+    let mut address = plain.peer();
+    let mut input = Vec::new();
+    let implicit_tls = config.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
+    if config.proxy_protocol {
+        match proxy_header(&mut plain, address, &settings.config, implicit_tls, &mut input).await {
+            Some(proxy::Source::Client(client)) => address = Some(client),
+            Some(proxy::Source::Proxy) => {}
+            None => {
+                debug!(target: "bridgehead::listen", listener = config.name, "no PROXY header from a trusted peer");
+                return;
+            }
+        }
+    }
     let _admitted = match service.admission.connection(address.map(|a| a.ip()), &settings.config) {
         Ok(admitted) => admitted,
         Err(refusal) => return turn_away(&mut plain, refusal, &service).await,
     };
     service.counters.session();
-    let trusted_peer =
-        address.is_none_or(|a| settings.config.trusted_peers.iter().any(|network| network.contains(a.ip())));
-    Session::new(service, config, Stream::Plain(plain), address, trusted_peer, stop).run().await;
+    let stream = if implicit_tls {
+        let Some(acceptor) = service.certificates.acceptor(&config.name) else { return };
+        match timeout(HANDSHAKE_PATIENCE, acceptor.accept(plain)).await {
+            Ok(Ok(tls)) => Stream::Tls(Box::new(tls.into())),
+            _ => return,
+        }
+    } else {
+        Stream::Plain(plain)
+    };
+    let trusted_peer = is_within(address, &settings.config.trusted_peers);
+    Session::new(service, config, stream, address, trusted_peer, stop).with_input(&input).run().await;
+}
+
+/// Reads the PROXY header; what came behind it is left in `input`.
+async fn proxy_header(
+    plain: &mut Plain,
+    peer: Option<SocketAddr>,
+    config: &RelayConfig,
+    implicit_tls: bool,
+    input: &mut Vec<u8>,
+) -> Option<proxy::Source> {
+    if !is_within(peer, &config.trusted_peers) {
+        return None;
+    }
+    let read = timeout(HANDSHAKE_PATIENCE, async {
+        // What comes behind the header may be a TLS handshake, which is not ours to read.
+        let room = if implicit_tls { 1 } else { 512 };
+        loop {
+            if let Some((source, used)) = proxy::parse(input).ok()? {
+                input.drain(..used);
+                return Some(source);
+            }
+            if (&mut *plain).take(room).read_buf(input).await.ok()? == 0 {
+                return None;
+            }
+        }
+    });
+    read.await.ok()?
+}
+
+fn is_within(address: Option<SocketAddr>, networks: &[Network]) -> bool {
+    address.is_none_or(|address| networks.iter().any(|network| network.contains(address.ip())))
 }
 
 async fn turn_away(plain: &mut Plain, refusal: Refusal, service: &Service) {
@@ -198,4 +260,5 @@ async fn turn_away(plain: &mut Plain, refusal: Refusal, service: &Service) {
 }
 
 const BACKLOG: u32 = 1024;
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

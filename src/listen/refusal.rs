@@ -8,8 +8,6 @@
 //!   RFC 5321 section 4.2.3, RFC 3463; RFC 1870 (552), RFC 3207 (530, 454), RFC 4954 (530, 535), RFC 6531
 //!   (553 5.6.7), RFC 5248 (5.6.x).
 
-#![allow(dead_code)]
-
 use crate::config::relay::RelayLimits;
 use crate::route::NotRouted;
 use crate::smtp::data::LineEndFault;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::Service;
+use super::chunk::Chunks;
 use super::client::Client;
 use super::grammar::{Grammar, Step};
 use super::refusal::Refusal;
@@ -48,6 +49,8 @@ pub struct Session {
     /// Whose XFORWARD and XCLIENT we believe: by the real address of the connection.
     pub(super) trusted_peer: bool,
     pub(super) transaction: Option<Box<Transaction>>,
+    /// A message of which some chunks have come.
+    pub(super) chunks: Option<Box<Chunks>>,
     pub(super) offered: Extensions,
     errors: u32,
     started: Instant,
@@ -89,6 +92,7 @@ impl Session {
             client,
             trusted_peer,
             transaction: None,
+            chunks: None,
             offered: Extensions::default(),
             errors: 0,
             started: Instant::now(),
@@ -96,10 +100,21 @@ impl Session {
         }
     }
 
+    /// Octets that came with the PROXY header.
+    pub fn with_input(mut self, input: &[u8]) -> Session {
+        self.input.extend_from_slice(input);
+        self
+    }
+
     /// Runs the session to its end.
     pub async fn run(mut self) {
-        self.greet();
-        let end = self.converse().await;
+        let end = match self.await_turn().await {
+            Ok(()) => {
+                self.greet();
+                self.converse().await
+            }
+            Err(end) => end,
+        };
         self.end_transaction();
         match end {
             End::Said => {
@@ -110,6 +125,19 @@ impl Session {
             }
             End::Gone(error) => debug!(target: "bridgehead::session", %error, "client went away"),
         }
+    }
+
+    /// Waits whether the client speaks before the greeting, which no mail server does.
+    async fn await_turn(&mut self) -> Flow {
+        let delay = self.settings.config.limits.greeting_delay;
+        if self.input.is_empty() && !delay.is_zero() {
+            match timeout(delay, self.stream.read_buf(&mut self.input)).await {
+                Ok(Ok(0)) => return Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(Err(error)) => return Err(End::Gone(error)),
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        }
+        if self.input.is_empty() { Ok(()) } else { self.refuse(Refusal::EarlyTalker).and(Err(End::Said)) }
     }
 
     fn greet(&mut self) {
@@ -158,6 +186,11 @@ impl Session {
                 return self.refuse(error.into()).and(if fatal { Err(End::Said) } else { Ok(()) });
             }
         };
+        let between_chunks =
+            matches!(command, Command::Bdat(..) | Command::Rset | Command::Noop | Command::Quit);
+        if self.chunks.is_some() && !between_chunks {
+            return self.refuse(Refusal::OutOfSequence("BDAT or RSET; a message is on its way"));
+        }
         match command {
             Command::Ehlo(domain) => self.hello(domain, true, false).await,
             Command::Helo(domain) => self.hello(domain, false, false).await,
@@ -167,6 +200,7 @@ impl Session {
             Command::Data => self.data(None).await,
             Command::Bdat(octets, last) => self.bdat(octets, last).await,
             Command::Rset => {
+                self.drop_chunks();
                 self.end_transaction();
                 self.grammar.reset();
                 self.ok("Ok")
@@ -232,6 +266,7 @@ impl Session {
             smtputf8: true,
             dsn: true,
             enhanced_status_codes: true,
+            chunking: true,
             starttls: !self.stream.is_tls() && self.listener.tls.is_some(),
             ..Extensions::default()
         };
@@ -302,7 +337,7 @@ impl Session {
         if self.stream.is_tls() {
             return self.refuse(Refusal::TlsActive);
         }
-        let Some(acceptor) = self.service.acceptor(&self.listener) else {
+        let Some(acceptor) = self.service.certificates.acceptor(&self.listener.name) else {
             let refusal =
                 if self.listener.tls.is_some() { Refusal::TlsUnavailable } else { Refusal::NotImplemented };
             return self.refuse(refusal);

@@ -254,6 +254,7 @@ impl Settings {
             "errors_max" => limits.errors_max = number as u32,
             "received_max" => limits.received_max = number as usize,
             "data_rate_min" => limits.data_rate_min = number,
+            "greeting_delay_ms" => limits.greeting_delay = ms,
             "command_timeout_ms" => limits.command_timeout = ms,
             "data_timeout_ms" => limits.data_timeout = ms,
             "slow_grace_ms" => limits.slow_grace = ms,
