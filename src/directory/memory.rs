@@ -65,7 +65,9 @@ impl Drop for MemoryTransaction<'_> {
     }
 }
 
-fn bounds(from: &[u8], to: &[u8]) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+fn bounds(from: &[u8], to: &[u8]) -> Option<Bounds> {
     (from < to).then(|| (Bound::Included(from.to_vec()), Bound::Excluded(to.to_vec())))
 }
 
