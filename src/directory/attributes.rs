@@ -45,19 +45,26 @@ pub enum AttributeError {
 
 impl Attribute {
     pub fn new(name: &str, values: Vec<Vec<u8>>) -> Result<Attribute, AttributeError> {
+        let attribute = Attribute { name: name.to_owned(), values };
+        attribute.check()?;
+        Ok(attribute)
+    }
+
+    fn check(&self) -> Result<(), AttributeError> {
+        let Attribute { name, values } = self;
         if !is_attribute_name(name) {
-            return Err(AttributeError::Name(name.to_owned()));
+            return Err(AttributeError::Name(name.clone()));
         }
         if values.is_empty() {
-            return Err(AttributeError::NoValue(name.to_owned()));
+            return Err(AttributeError::NoValue(name.clone()));
         }
         if values.iter().any(|value| value.len() > VALUE_BYTES_MAX) {
-            return Err(AttributeError::TooLong(name.to_owned()));
+            return Err(AttributeError::TooLong(name.clone()));
         }
-        if has_duplicates(&values) {
-            return Err(AttributeError::Duplicate(name.to_owned()));
+        if has_duplicates(values) {
+            return Err(AttributeError::Duplicate(name.clone()));
         }
-        Ok(Attribute { name: name.to_owned(), values })
+        Ok(())
     }
 
     pub fn name(&self) -> &str {
@@ -79,17 +86,16 @@ impl Attributes {
     }
 
     /// From names and values in any order; the first spelling of a name is kept.
-    pub fn from_pairs<N: AsRef<str>>(
+    pub fn from_pairs<N: AsRef<str> + Into<String>>(
         pairs: impl IntoIterator<Item = (N, Vec<u8>)>,
     ) -> Result<Attributes, AttributeError> {
         let mut found: Vec<Attribute> = Vec::new();
         let mut last = 0;
         for (name, value) in pairs {
-            let name = name.as_ref();
             // Values of one attribute mostly stand together.
             let known = match found.get(last) {
-                Some(attribute) if same_name(&attribute.name, name) => Some(last),
-                _ => found.iter().position(|attribute| same_name(&attribute.name, name)),
+                Some(attribute) if same_name(&attribute.name, name.as_ref()) => Some(last),
+                _ => found.iter().position(|attribute| same_name(&attribute.name, name.as_ref())),
             };
             match known {
                 Some(at) => {
@@ -99,7 +105,7 @@ impl Attributes {
                 None if found.len() == ATTRIBUTES_MAX => return Err(AttributeError::TooMany),
                 None => {
                     last = found.len();
-                    found.push(Attribute { name: name.to_owned(), values: vec![value] });
+                    found.push(Attribute { name: name.into(), values: vec![value] });
                 }
             }
         }
@@ -111,10 +117,8 @@ impl Attributes {
         if attributes.len() > ATTRIBUTES_MAX {
             return Err(AttributeError::TooMany);
         }
-        let mut sorted = attributes
-            .into_iter()
-            .map(|attribute| Attribute::new(&attribute.name, attribute.values))
-            .collect::<Result<Vec<_>, _>>()?;
+        attributes.iter().try_for_each(Attribute::check)?;
+        let mut sorted = attributes;
         sorted.sort_by(|a, b| by_name(&a.name, &b.name));
         match sorted.windows(2).find(|pair| same_name(&pair[0].name, &pair[1].name)) {
             Some(pair) => Err(AttributeError::Duplicate(pair[0].name.clone())),

@@ -103,6 +103,17 @@ impl Dn {
         self.rdns.len() == other.rdns.len() && self.is_under(other)
     }
 
+    /// The text of the name above; empty above the topmost.
+    pub(super) fn parent_text(&self) -> String {
+        let mut text = String::with_capacity(64);
+        for rdn in &self.rdns[1..] {
+            text.push_str(&rdn.text);
+            text.push(',');
+        }
+        text.pop();
+        text
+    }
+
     /// One byte string for all spellings of this name, for maps in memory.
     pub fn normalized(&self) -> Vec<u8> {
         let mut key = Vec::new();

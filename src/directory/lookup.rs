@@ -129,7 +129,8 @@ pub fn digest_from_entries(read: &dyn Read, context: u32) -> Result<digest::Summ
 pub struct Finder {
     context: u32,
     root: Dn,
-    by_name: HashMap<Vec<u8>, Uuid>,
+    /// By name as it was spelled.
+    by_name: HashMap<String, Uuid>,
     by_uuid: HashMap<Uuid, Dn>,
 }
 
@@ -218,13 +219,12 @@ impl Finder {
         if depth == 0 {
             return Ok(Some(Uuid::nil()));
         }
-        let Some(parent) = dn.parent() else { return Ok(None) };
-        let key = parent.normalized();
+        let key = dn.parent_text();
         if let Some(known) = self.by_name.get(&key) {
             return Ok(Some(*known));
         }
         let mut at = Uuid::nil();
-        for rdn in parent.rdns()[..depth].iter().rev() {
+        for rdn in dn.rdns()[1..=depth].iter().rev() {
             match self.step(read, at, rdn)? {
                 Some(next) => at = next,
                 None => return Ok(None),
