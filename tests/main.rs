@@ -1,7 +1,11 @@
 //! The integration tests, one binary. Each line says what its module shows.
 
-mod support; // what the tests share: ports, directories, child processes, mail servers, sites
-mod messages; // replication mail as real mail systems leave it
-mod simulation; // the real engine and codecs in seeded worlds of bad mail
+mod crash; // kill -9 at any moment loses nothing that was acknowledged; faults of the machine are named
 mod dialogue; // golden SMTP sessions: client, our replies, what the next hop saw
+mod hostile; // what anybody can mail to a replication mailbox does no harm
+mod messages; // replication mail as real mail systems leave it
+mod peers; // Exim, OpenSMTPD and Sendmail in Postfix's place, from the recipes that users read
+mod postfix; // sites join their directories through real Postfix instances, in each of the documented set-ups
+mod simulation; // the real engine and codecs in seeded worlds of bad mail
+mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod vectors; // test vectors of the message format, also opened by a program that is not ours

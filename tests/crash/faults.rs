@@ -1,0 +1,118 @@
+//! Faults of the machine: each ends in an error that names its cause, and a status other than 0.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::{Scratch, Site, free_address, path_text, people};
+
+#[test]
+fn a_store_in_use_is_refused_and_its_holder_named() {
+    let scratch = Scratch::new("locked");
+    let mut site = alone(&scratch);
+    site.start();
+    let second = site.run(&["run"]);
+    let holder = site.daemon().pid().to_string();
+    assert_refused(&second, &holder);
+    site.daemon().assert_alive();
+    site.stop();
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_named() {
+    let scratch = Scratch::new("key");
+    let site = alone(&scratch);
+    let key = site.directory.join("site.key");
+    let good = fs::read(&key).expect("init wrote the key");
+    let mode = fs::metadata(&key).expect("its permissions").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "nobody else may read the key");
+
+    fs::write(&key, "not a key\n").expect("write");
+    assert_refused(&site.run(&["run"]), "site.key");
+    assert_refused(&site.run(&["check"]), "site.key");
+    assert_refused(&site.run(&["card"]), "site.key");
+
+    fs::write(&key, &good[..good.len() / 2]).expect("write");
+    assert_refused(&site.run(&["run"]), "site.key");
+
+    fs::remove_file(&key).expect("remove");
+    assert_refused(&site.run(&["run"]), "site.key");
+    assert_refused(&site.run(&["check"]), "site.key");
+
+    fs::create_dir(&key).expect("a directory in its place");
+    assert_refused(&site.run(&["run"]), "site.key");
+    fs::remove_dir(&key).expect("remove");
+
+    fs::write(&key, good).expect("write");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("permissions");
+    site.ok(&["check"]);
+}
+
+#[test]
+fn a_full_disk_refuses_the_import_and_keeps_what_was() {
+    let scratch = Scratch::new("disk-full");
+    let mut site = alone(&scratch);
+    let disk = SmallDisk::mount(&site.directory.join("data"));
+    site.start();
+    site.import(&people(&site, 20));
+    let before = site.export(&site.context);
+
+    let file = scratch.write("large.ldif", people(&site, 40_000));
+    let output = site.run(&["import", path_text(&file)]);
+    assert_refused(&output, "full");
+    site.daemon().assert_alive();
+    assert!(site.export(&site.context) == before, "the refused import must leave nothing");
+
+    // With room again the same daemon goes on.
+    disk.grow();
+    site.ok(&["import", path_text(&file)]);
+    site.stop();
+}
+
+/// A site without partners; no mail leaves it.
+fn alone(scratch: &Scratch) -> Site {
+    Site::init(scratch, "paris", free_address(), free_address())
+}
+
+/// The command failed, and its message says this much.
+#[track_caller]
+fn assert_refused(output: &Output, cause: &str) {
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "must fail; it said {message}");
+    assert!(output.status.code().is_some(), "must end by itself: {}", output.status);
+    assert!(message.contains(cause), "the message does not say {cause:?}: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+/// A file system of a few megabytes, in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> SmallDisk {
+        fs::create_dir_all(at).expect("the mount point");
+        let disk = SmallDisk(at.into());
+        disk.call("mount", &["-t", "tmpfs", "-o", "size=8m,mode=0755", "tmpfs"]);
+        disk
+    }
+
+    fn grow(&self) {
+        self.call("mount", &["-o", "remount,size=512m"]);
+    }
+
+    fn call(&self, program: &str, arguments: &[&str]) {
+        let status = Command::new(program).args(arguments).arg(&self.0).status().expect("mount is installed");
+        assert!(
+            status.success(),
+            "{program} {arguments:?} on {}: {status} (the tests need root)",
+            self.0.display()
+        );
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, for the daemon may not have ended yet.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
