@@ -56,6 +56,21 @@ fn sync_proves_equality() {
     assert_eq!(world.observers.events["Equal"], 1);
 }
 
+/// `sync --wait` right after an import, while the sites are still greeting each other.
+#[test]
+fn sync_before_the_first_word_proves_nothing_too_early() {
+    let mut world = World::new(2, calm_knobs());
+    world.work(0, 0);
+    let asked = world.now;
+    world.input(0, Input::Sync { site: None }, Crash::No);
+    let proved = |world: &World| {
+        let peer = Peer::load(&world.sites[0].store, "s1").unwrap();
+        peer.is_some_and(|peer| peer.equal_at.is_some_and(|at| at >= asked))
+    };
+    assert!(world.run(world.now + DAY, proved), "proved in the end");
+    assert!(world.equal(), "and not before it is so");
+}
+
 #[test]
 fn sync_is_not_answered_by_silence() {
     let mut world = two_equal_sites(|_| ());

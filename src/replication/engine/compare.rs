@@ -150,7 +150,9 @@ impl Turn<'_> {
     /// Whether all that we share with the site is equal; says so when it was asked or becomes so.
     pub(super) fn weigh_equality(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
         let behind = self.behind(partner, peer);
-        let answered = peer.asked_seq.is_none_or(|seq| peer.echoed_seq >= seq);
+        // Once asked, only an answer to what was sent since counts: what was on its way is from before.
+        let echoed = peer.asked_seq.is_some_and(|seq| peer.echoed_seq >= seq);
+        let answered = peer.asked_at.is_none() || echoed;
         if answered {
             peer.ask_again_at = None;
         }
@@ -160,9 +162,10 @@ impl Turn<'_> {
                 assembly.drop_all(self.tx)?;
                 peer.finish(assembly.transfer());
             }
-            let proved = peer.asked_at.is_some() && peer.asked_seq.is_some() && answered;
-            peer.equal_at = Some(self.now);
-            if proved {
+            if answered {
+                peer.equal_at = Some(self.now);
+            }
+            if peer.asked_at.is_some() && answered {
                 peer.asked_at = None;
                 peer.asked_seq = None;
                 self.event(Event::Equal { site: partner.site.clone() });

@@ -71,7 +71,10 @@ impl Turn<'_> {
         if message.answer_wanted && freshness != Freshness::Old {
             peer.answer_at = Some(self.now);
         }
-        self.weigh_equality(partner, &mut peer)?;
+        // A bare hello says nothing of what the site holds.
+        if !only_hello {
+            self.weigh_equality(partner, &mut peer)?;
+        }
         self.put_back(from, peer);
         Ok(Outcome::Taken)
     }
