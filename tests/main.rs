@@ -2,6 +2,7 @@
 
 mod crash; // kill -9 at any moment loses nothing that was acknowledged; faults of the machine are named
 mod dialogue; // golden SMTP sessions: client, our replies, what the next hop saw
+mod directory; // the store on disk: killed in the middle of an import, the disk full
 mod hostile; // what anybody can mail to a replication mailbox does no harm
 mod messages; // replication mail as real mail systems leave it
 mod peers; // Exim, OpenSMTPD and Sendmail in Postfix's place, from the recipes that users read

@@ -312,6 +312,8 @@ const CACHE_KIB: u64 = 64 << 10;
 const RESTORED: &[u8] = b"sqlite restored";
 const IDENTITY: &[u8] = b"sqlite identity";
 
+const NO_ROOM: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_IOERR_SHMSIZE];
+
 fn name(table: Table) -> &'static str {
     match table {
         Table::Meta => "meta",
@@ -428,7 +430,8 @@ fn failed(error: rusqlite::Error) -> StoreError {
     match &error {
         rusqlite::Error::SqliteFailure(code, _) => match code.code {
             ErrorCode::DiskFull => StoreError::Full(text),
-            _ if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full(text),
+            // A quota and a limit on the size of files come as failed writes.
+            ErrorCode::SystemIoFailure if NO_ROOM.contains(&code.extended_code) => StoreError::Full(text),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Locked(text),
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged(text),
             _ => StoreError::Failed(text),
