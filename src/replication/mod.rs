@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod transfer;
 pub mod parts;
+pub mod verify;
 pub mod cbor;
 pub mod wire;
 pub mod engine;

@@ -40,7 +40,7 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
     })
 }
 
-fn any_change() -> impl Strategy<Value = Change> {
+pub fn any_change() -> impl Strategy<Value = Change> {
     let uuid = || proptest::option::weighted(0.1, (1u128..6).prop_map(Uuid::from_u128));
     let operation = prop_oneof![Just(Operation::Add), Just(Operation::Delete), Just(Operation::Replace)];
     let modification = (operation, "[a-cA]|member|member", any_mixed_values())
@@ -199,7 +199,7 @@ fn add(dn_text: &str, pairs: &[(&str, String)]) -> Change {
 }
 
 /// A topmost entry, people, and a group of them all.
-fn company(people: u32) -> MemoryStore {
+pub fn company(people: u32) -> MemoryStore {
     let mut store = new_store();
     let mut tx = store.begin();
     let mut changes = vec![add("ou=People,o=Org", &[("ou", "People".into())])];

@@ -1,7 +1,7 @@
 //! A transfer: what takes one replica of a naming context from a base to a checkpoint.
 
 pub mod manifest;
-mod stream;
+pub(super) mod stream;
 mod values;
 mod chunk;
 mod body;
@@ -53,4 +53,4 @@ pub enum TransferError {
 }
 
 #[cfg(test)]
-mod histories;
+pub(super) mod histories;
