@@ -36,6 +36,9 @@ pub enum Refusal {
     RelayingDenied,
     UnknownRecipient,
     NoRoute,
+    /// Of a route by MX.
+    NoSuchDomain,
+    NullMx,
     NeedsSmtpUtf8,
     NeedsTls,
     NeedsAuth,
@@ -112,6 +115,8 @@ impl Refusal {
             Refusal::RelayingDenied => "relaying_denied",
             Refusal::UnknownRecipient => "unknown_recipient",
             Refusal::NoRoute => "no_route",
+            Refusal::NoSuchDomain => "no_such_domain",
+            Refusal::NullMx => "null_mx",
             Refusal::NeedsSmtpUtf8 => "needs_smtputf8",
             Refusal::NeedsTls => "needs_tls",
             Refusal::NeedsAuth => "needs_auth",
@@ -180,6 +185,8 @@ impl Refusal {
             }
             Refusal::UnknownRecipient => say(550, 1, 1, "No such address in the directory"),
             Refusal::NoRoute => say(550, 1, 2, "No address space covers this domain"),
+            Refusal::NoSuchDomain => say(550, 1, 2, "The domain does not exist"),
+            Refusal::NullMx => say(556, 1, 10, "The domain takes no mail (null MX)"),
             Refusal::NeedsSmtpUtf8 => say(553, 6, 7, "This address needs the SMTPUTF8 parameter"),
             Refusal::NeedsTls => say(530, 7, 0, "Must issue a STARTTLS command first"),
             Refusal::NeedsAuth => say(530, 7, 0, "Authentication required"),

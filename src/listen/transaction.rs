@@ -17,7 +17,9 @@ use bytes::Buf;
 use super::grammar::Step;
 use super::refusal::Refusal;
 use super::session::{End, Flow, Session};
+use crate::relay::Unavailable;
 use crate::relay::connection::Batch;
+use crate::relay::dial::DialError;
 use crate::relay::next_hop::Lease;
 use crate::route::{Decision, Onward};
 use crate::smtp::{
@@ -265,7 +267,7 @@ impl Session {
             let mut lease = match (transaction.lease.take(), &transaction.onward) {
                 (Some(lease), _) => lease,
                 (None, Some(onward)) => {
-                    relay.acquire(&self.settings, onward, fresh).await.map_err(|_| Refusal::NextHopAway)?
+                    relay.acquire(&self.settings, onward, fresh).await.map_err(|error| away(&error))?
                 }
                 (None, None) => return Err(Refusal::Internal),
             };
@@ -390,6 +392,15 @@ impl Session {
             }
             _ => false,
         }
+    }
+}
+
+/// Domains that do not exist or take no mail are the client's fault, all else is not.
+fn away(error: &Unavailable) -> Refusal {
+    match error.reason {
+        DialError::NoDomain(_) => Refusal::NoSuchDomain,
+        DialError::NullMx(_) => Refusal::NullMx,
+        _ => Refusal::NextHopAway,
     }
 }
 

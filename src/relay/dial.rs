@@ -29,6 +29,10 @@ pub enum DialError {
     Connect(std::io::Error),
     #[error("no address for {0}")]
     NoAddress(String),
+    #[error("the domain {0} does not exist")]
+    NoDomain(String),
+    #[error("the domain {0} takes no mail")]
+    NullMx(String),
     #[error("no connection within {} s", .0.as_secs())]
     Slow(Duration),
     #[error("{0}")]

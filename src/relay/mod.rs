@@ -6,12 +6,14 @@
 
 pub mod connection;
 pub mod dial;
+pub mod mx;
 pub mod next_hop;
 pub mod stream;
 pub mod submit;
 pub mod tls;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ pub struct Relay {
     settings: ArcSwap<Settings>,
     next_hops: Mutex<HashMap<Arc<NextHopConfig>, Arc<NextHop>>>,
     tls: tls::ClientTls,
+    exchangers: mx::MailExchangers,
 }
 
 /// One configuration and what is computed from it. A session takes the current one at each transaction.
@@ -62,11 +65,17 @@ pub struct Unavailable {
 }
 
 impl Relay {
+    /// With the system's trust roots for `tls = verify`.
     pub fn new(config: Arc<RelayConfig>) -> Arc<Relay> {
+        Relay::with_tls(config, tls::ClientTls::new())
+    }
+
+    pub fn with_tls(config: Arc<RelayConfig>, tls: tls::ClientTls) -> Arc<Relay> {
         let relay = Arc::new(Relay {
             settings: ArcSwap::from_pointee(Settings::new(config)),
             next_hops: Mutex::default(),
-            tls: tls::ClientTls::new(),
+            tls,
+            exchangers: mx::MailExchangers::default(),
         });
         if tokio::runtime::Handle::try_current().is_ok() {
             tokio::spawn(tend(Arc::downgrade(&relay)));
@@ -103,19 +112,18 @@ impl Relay {
         onward: &Onward,
         fresh: bool,
     ) -> Result<Lease, Unavailable> {
-        let limits = &settings.config.limits;
-        let hops: Vec<Arc<NextHop>> = onward.next_hops.iter().map(|config| self.next_hop(config)).collect();
+        let hops = self.candidates(settings, onward).await?;
+        if let [only] = &hops[..] {
+            let failed = |reason| Unavailable { next_hop: only.config.host.to_string(), reason };
+            return self.lease(only, settings, fresh).await.map_err(failed);
+        }
         // Those that failed lately come last; where all did, the order is as configured.
         let (rested, backed_off): (Vec<_>, Vec<_>) = hops.into_iter().partition(|hop| !hop.is_backed_off());
         let mut failure = None;
         for hop in rested.into_iter().chain(backed_off) {
-            if !fresh && let Some(lease) = hop.take_idle(limits.pool_idle) {
-                return Ok(lease);
-            }
-            match self.open(&hop, settings).await {
+            match self.lease(&hop, settings, fresh).await {
                 Ok(lease) => return Ok(lease),
                 Err(reason) => {
-                    warn!(target: "bridgehead::relay", next_hop = %hop.config.host, %reason, "next hop is away");
                     failure = Some(Unavailable { next_hop: hop.config.host.to_string(), reason });
                 }
             }
@@ -126,10 +134,41 @@ impl Relay {
         }))
     }
 
-    async fn open(&self, hop: &Arc<NextHop>, settings: &Settings) -> Result<Lease, DialError> {
+    /// The next hops in order, the mail exchangers of the domain in place of `mx`.
+    async fn candidates(
+        &self,
+        settings: &Settings,
+        onward: &Onward,
+    ) -> Result<Vec<Arc<NextHop>>, Unavailable> {
+        let mut hops = Vec::with_capacity(onward.next_hops.len());
+        for config in &onward.next_hops {
+            let (NextHopHost::Mx(port), Some(domain)) = (&config.host, &onward.mx_domain) else {
+                hops.push(self.next_hop(config));
+                continue;
+            };
+            let own = &settings.config.hostname;
+            let hosts = self.exchangers.of(domain, own, settings.config.limits.connect_timeout).await;
+            let hosts =
+                hosts.map_err(|reason| Unavailable { next_hop: format!("mx of {domain}"), reason })?;
+            for host in hosts {
+                let host = match host.parse() {
+                    Ok(ip) => NextHopHost::Address(SocketAddr::new(ip, *port)),
+                    Err(_) => NextHopHost::Name(host, *port),
+                };
+                hops.push(self.next_hop(&Arc::new(NextHopConfig { host, ..(**config).clone() })));
+            }
+        }
+        Ok(hops)
+    }
+
+    async fn lease(&self, hop: &Arc<NextHop>, settings: &Settings, fresh: bool) -> Result<Lease, DialError> {
         let limits = &settings.config.limits;
         let permit = hop.permit(limits.connect_timeout).await;
         let permit = permit.ok_or(DialError::Busy(hop.config.connections_max))?;
+        let idle = hop.take_idle(limits.pool_idle).filter(|_| !fresh);
+        if let Some(connection) = idle {
+            return Ok(hop.lease(connection, permit));
+        }
         match dial::dial(&hop.config, &settings.config, &self.tls).await {
             Ok(connection) => {
                 hop.succeeded();
@@ -138,6 +177,7 @@ impl Relay {
                 Ok(hop.lease(connection, permit))
             }
             Err(reason) => {
+                warn!(target: "bridgehead::relay", next_hop = %hop.config.host, %reason, "next hop is away");
                 hop.failed(limits);
                 Err(reason)
             }
@@ -149,7 +189,7 @@ impl Relay {
         let hop = self.next_hop(config);
         if hop.extensions().is_none()
             && !hop.is_backed_off()
-            && let Ok(Ok(lease)) = tokio::time::timeout(patience, self.open(&hop, settings)).await
+            && let Ok(Ok(lease)) = tokio::time::timeout(patience, self.lease(&hop, settings, false)).await
         {
             lease.release();
         }
@@ -181,10 +221,13 @@ async fn tend(relay: Weak<Relay>) {
     loop {
         tokio::time::sleep(TEND_EVERY).await;
         let Some(relay) = relay.upgrade() else { return };
-        let idle_max = relay.settings().config.limits.pool_idle;
-        for hop in relay.hops().values() {
-            hop.sweep(idle_max);
-        }
+        let settings = relay.settings();
+        let idle_max = settings.config.limits.pool_idle;
+        // Mail exchangers come and go with the domains that are written to; configured next hops stay.
+        relay.hops().retain(|config, hop| {
+            let idle = hop.sweep(idle_max);
+            idle > 0 || Arc::strong_count(hop) > 1 || settings.next_hops.contains(config)
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 //!   A connection that was found dead or spoke unasked is not given out. A dead next hop is passed over
 //!   for a while that doubles, so that its alternatives carry the mail.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -19,6 +19,7 @@ use crate::smtp::Extensions;
 pub struct NextHop {
     pub config: Arc<NextHopConfig>,
     idle: Mutex<Vec<Idle>>,
+    /// The right to use a connection. An idle one needs none, so that whoever waits gets it.
     permits: Arc<Semaphore>,
     extensions: ArcSwapOption<Extensions>,
     health: Mutex<Health>,
@@ -36,7 +37,6 @@ pub struct Lease {
 struct Idle {
     connection: Connection,
     since: Instant,
-    permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug, Default)]
@@ -65,28 +65,27 @@ impl NextHop {
         self.extensions.store(Some(extensions.clone()));
     }
 
-    /// An idle connection, the one used last first, for the others may go.
-    pub fn take_idle(self: &Arc<NextHop>, idle_max: Duration) -> Option<Lease> {
+    /// The right to use one connection, for which one may have to wait.
+    pub async fn permit(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
+        match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => tokio::time::timeout(patience, self.permits.clone().acquire_owned()).await.ok()?.ok(),
+        }
+    }
+
+    /// An idle connection, the one used last first, so that the others may go.
+    pub fn take_idle(&self, idle_max: Duration) -> Option<Connection> {
         loop {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let mut idle = self.idle().pop()?;
             if idle.since.elapsed() < idle_max && idle.connection.is_quiet() {
                 idle.connection.mark_reused();
-                let Idle { connection, permit, .. } = idle;
-                return Some(Lease { connection, next_hop: self.clone(), permit });
+                return Some(idle.connection);
             }
         }
     }
 
-    /// The right to open one more connection, for which one may have to wait.
-    pub async fn permit(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
-        match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                // All are in use or idle: an idle one that nobody took is the first to go.
-                drop(self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop());
-                tokio::time::timeout(patience, self.permits.clone().acquire_owned()).await.ok()?.ok()
-            }
-        }
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn lease(self: &Arc<NextHop>, connection: Connection, permit: OwnedSemaphorePermit) -> Lease {
@@ -95,7 +94,7 @@ impl NextHop {
 
     /// Closes connections that were idle for too long; tells how many are left.
     pub fn sweep(&self, idle_max: Duration) -> usize {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         idle.retain_mut(|i| i.since.elapsed() < idle_max && i.connection.is_quiet());
         if idle.is_empty() {
             idle.shrink_to_fit();
@@ -126,8 +125,8 @@ impl Lease {
     pub fn release(self) {
         let Lease { mut connection, next_hop, permit } = self;
         if connection.is_quiet() {
-            let idle = Idle { connection, since: Instant::now(), permit };
-            next_hop.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+            next_hop.idle().push(Idle { connection, since: Instant::now() });
         }
+        drop(permit);
     }
 }

@@ -1,0 +1,124 @@
+//! The mail exchangers of a domain.
+//!
+//! STANDARDS
+//!   RFC 5321 section 5.1 (order, implicit MX, not to ourselves), RFC 7505 (null MX).
+//!
+//! FAILURE
+//!   A domain that does not exist or takes no mail is the sender's fault; everything else that DNS can do is
+//!   temporary.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::RData;
+
+use super::dial::DialError;
+
+/// Looks mail exchangers up, with the system's resolver configuration.
+#[derive(Default)]
+pub struct MailExchangers {
+    resolver: OnceLock<Option<TokioResolver>>,
+}
+
+impl std::fmt::Debug for MailExchangers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MailExchangers")
+    }
+}
+
+impl MailExchangers {
+    /// The hosts to try for a domain, in order. `own`: our name, to which nothing is sent again.
+    pub async fn of(&self, domain: &str, own: &str, patience: Duration) -> Result<Vec<String>, DialError> {
+        // An address literal is its own host.
+        if let Some(literal) = domain.strip_prefix('[').and_then(|d| d.strip_suffix(']')) {
+            let text = literal
+                .get(..5)
+                .filter(|p| p.eq_ignore_ascii_case("ipv6:"))
+                .map_or(literal, |_| &literal[5..]);
+            return match text.parse::<std::net::IpAddr>() {
+                Ok(ip) => Ok(vec![ip.to_string()]),
+                Err(_) => Err(DialError::NoDomain(domain.to_owned())),
+            };
+        }
+        let resolver =
+            self.resolver.get_or_init(|| TokioResolver::builder_tokio().and_then(|b| b.build()).ok());
+        let Some(resolver) = resolver else {
+            return Err(DialError::NoAddress("no DNS resolver is configured".into()));
+        };
+        let absolute = format!("{domain}.");
+        match tokio::time::timeout(patience, resolver.mx_lookup(absolute)).await {
+            Err(_) => Err(DialError::Slow(patience)),
+            Ok(Ok(lookup)) => {
+                let records = lookup.answers().iter().filter_map(|record| match &record.data {
+                    RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+                    _ => None,
+                });
+                order(domain, records.collect(), own)
+            }
+            Ok(Err(error)) if error.is_nx_domain() => Err(DialError::NoDomain(domain.to_owned())),
+            Ok(Err(error)) if error.is_no_records_found() => Ok(vec![domain.to_owned()]),
+            Ok(Err(error)) => Err(DialError::NoAddress(format!("{domain}: {error}"))),
+        }
+    }
+}
+
+/// Sorts mail exchangers by preference; leaves out ourselves and everything that is no better.
+fn order(domain: &str, mut records: Vec<(u16, String)>, own: &str) -> Result<Vec<String>, DialError> {
+    if let [(_, only)] = &records[..]
+        && only.trim_end_matches('.').is_empty()
+    {
+        return Err(DialError::NullMx(domain.to_owned()));
+    }
+    if records.is_empty() {
+        return Ok(vec![domain.to_owned()]);
+    }
+    records.sort_by_key(|(preference, _)| *preference);
+    let own_preference = records
+        .iter()
+        .find(|(_, host)| host.trim_end_matches('.').eq_ignore_ascii_case(own))
+        .map(|(p, _)| *p);
+    let hosts: Vec<String> = records
+        .into_iter()
+        .filter(|(preference, _)| own_preference.is_none_or(|own| *preference < own))
+        .map(|(_, host)| host.trim_end_matches('.').to_ascii_lowercase())
+        .filter(|host| !host.is_empty())
+        .take(HOSTS_MAX)
+        .collect();
+    if hosts.is_empty() {
+        Err(DialError::NoAddress(format!("{domain}: we are its best mail exchanger")))
+    } else {
+        Ok(hosts)
+    }
+}
+
+/// Mail exchangers that are tried for one transaction.
+const HOSTS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(records: &[(u16, &str)]) -> Result<Vec<String>, String> {
+        let records = records.iter().map(|(p, h)| (*p, (*h).to_owned())).collect();
+        order("example.com", records, "me.example").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn exchangers_come_by_preference_and_never_back_to_us() {
+        assert_eq!(hosts(&[(20, "B.example."), (10, "a.example.")]).unwrap(), ["a.example", "b.example"]);
+        assert_eq!(hosts(&[]).unwrap(), ["example.com"]);
+        assert_eq!(hosts(&[(10, "a."), (20, "ME.example."), (20, "c."), (30, "d.")]).unwrap(), ["a"]);
+        assert!(hosts(&[(10, "me.example.")]).unwrap_err().contains("we are"));
+        assert!(hosts(&[(0, ".")]).unwrap_err().contains("takes no mail"));
+    }
+
+    #[tokio::test]
+    async fn an_address_literal_is_its_own_exchanger() {
+        let exchangers = MailExchangers::default();
+        let of = async |domain: &str| exchangers.of(domain, "me", Duration::from_secs(1)).await;
+        assert_eq!(of("[192.0.2.1]").await.unwrap(), ["192.0.2.1"]);
+        assert_eq!(of("[IPv6:2001:db8::1]").await.unwrap(), ["2001:db8::1"]);
+        assert!(matches!(of("[x]").await, Err(DialError::NoDomain(_))));
+    }
+}
