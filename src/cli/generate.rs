@@ -34,8 +34,45 @@ fn man_pages(command: &clap::Command, out: &mut dyn io::Write) -> io::Result<()>
             section(below, out)?;
         }
     }
-    Ok(())
+    out.write_all(TAIL.as_bytes())
 }
+
+/// What no definition of the command line knows.
+const TAIL: &str = r#".SH "EXIT STATUS"
+.TP
+0
+Done; for \fBsync\fR and \fBverify\fR: proved equal.
+.TP
+1
+The answer is no: not proved equal, not in time.
+.TP
+2
+The command line was not understood.
+.TP
+65
+The input cannot be used: LDIF, a card, a message. Nothing was changed.
+.TP
+69
+Something is not there: the daemon, an entry, a site, an address to listen on.
+.TP
+73
+A file could not be created, or was there already.
+.TP
+74, 75
+Reading or writing failed; try again later: the store is in use, the disk is full.
+.TP
+77
+No permission, or a key that others may read.
+.TP
+78
+The configuration has problems; each was named with file and line.
+.SH FILES
+.TP
+/etc/bridgehead/bridgehead.toml
+The configuration, bridgehead.toml(5).
+.SH "SEE ALSO"
+bridgehead.toml(5), bridgehead\-replication(7)
+"#;
 
 fn visible(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
     command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help")
