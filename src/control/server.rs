@@ -86,7 +86,15 @@ fn carry_out(operation: &Operation, conversation: &mut Conversation, daemon: &Da
 
 fn import(file: Option<&str>, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {
     let site = daemon.config().site.clone();
-    let aside = import::set_aside(&mut conversation.input, &site)?;
+    let aside = match import::set_aside(&mut conversation.input, &site) {
+        Ok(aside) => aside,
+        Err(error) => {
+            // The rest is read, for the command listens to an answer only when it has said everything.
+            io::copy(&mut conversation.input, &mut io::sink())?;
+            writeln!(conversation.err, "bridgehead: {}: {error}; nothing was imported", site.data.display())?;
+            return Ok(TRY_AGAIN);
+        }
+    };
     let imported = daemon.replicator().change(move |tx| import::import(tx, &site, aside));
     match imported {
         Ok(imported) => {

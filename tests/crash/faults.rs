@@ -60,7 +60,7 @@ fn a_full_disk_refuses_the_import_and_keeps_what_was() {
 
     let file = scratch.write("large.ldif", people(&site, 40_000));
     let output = site.run(&["import", path_text(&file)]);
-    assert_refused(&output, "full");
+    assert_refused(&output, "space");
     site.daemon().assert_alive();
     assert!(site.export(&site.context) == before, "the refused import must leave nothing");
 

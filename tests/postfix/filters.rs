@@ -45,6 +45,7 @@ fn before_queue_refuses_honestly_while_bridgehead_is_down() {
     let reply = client.transact(SENDER, &[RECIPIENT], &ordinary_message("later"));
     assert_eq!(reply.code / 100, 4, "{reply:?}");
     pair.paris.start();
+    let mut client = Client::greet(pair.paris_mta.address);
     client.transact(SENDER, &[RECIPIENT], &ordinary_message("now")).expect(250);
     let arrived = pair.people.await_message_for("someone@paris.example", SOON);
     assert!(arrived.text().contains("Subject: now"), "the refused message must not arrive");
