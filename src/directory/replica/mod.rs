@@ -13,15 +13,15 @@ use std::collections::{BTreeSet, HashMap};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::attributes::{Attribute, AttributeError, Attributes};
-use super::context::{ContextRecord, put_context, range};
-use super::digest::{self, Summary};
-use super::dn::Rdn;
-use super::entry::{self, Entry};
-use super::log::{self, Appender, Touched};
-use super::lookup::{self, entry_key, name_key};
-use super::position::{Digest, Position};
-use super::store::{StoreError, Table, Write};
+use crate::directory::attributes::{Attribute, AttributeError, Attributes};
+use crate::directory::context::{ContextRecord, put_context, range};
+use crate::directory::digest::{self, Summary};
+use crate::directory::dn::Rdn;
+use crate::directory::entry::{self, Entry};
+use crate::directory::log::{self, Appender, Touched};
+use crate::directory::lookup::{self, entry_key, name_key};
+use crate::directory::position::{Digest, Position};
+use crate::directory::store::{StoreError, Table, Write};
 use crate::limits::{DN_DEPTH_MAX, ENTRY_BYTES_MAX};
 
 /// Until `finish` the digest tree, and with it the ranks, still tell the state before.
@@ -359,3 +359,6 @@ fn change_attribute(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
