@@ -66,6 +66,19 @@ pub fn log(event: &Event) {
                 "two histories claim the same point; held until an administrator decides"
             );
         }
+        Event::Lost { site, context, ours, theirs } => {
+            warn!(
+                event = "history-lost",
+                site,
+                context,
+                ours = ours.usn,
+                theirs = theirs.usn,
+                "the site holds what our own naming context lost; taking it back"
+            );
+        }
+        Event::Conflict { context, dn, reason } => {
+            warn!(event = "conflict", context, dn, reason, "stays as it was changed here since the restore");
+        }
         Event::Recovered { site, context, position } => {
             warn!(
                 event = "recovered",

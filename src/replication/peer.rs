@@ -169,6 +169,13 @@ pub struct Link {
     #[n(8)]
     #[cbor(default)]
     pub ask_full: bool,
+    /// The history behind the full load that comes in.
+    #[n(11)]
+    pub ancestors: Option<(TransferId, Vec<Point>)>,
+    /// The site masters it and asked for what it lost.
+    #[n(10)]
+    #[cbor(default)]
+    pub owed: bool,
     /// The difference at equal positions was told to the log already.
     #[n(9)]
     #[cbor(default)]
@@ -181,6 +188,7 @@ pub struct Link {
 pub struct Flight {
     #[n(0)]
     pub transfer: TransferId,
+    /// Where the site stands before it; a full load says nothing of it in its manifest.
     #[n(1)]
     pub base: Option<Point>,
     #[n(2)]
@@ -226,6 +234,8 @@ impl Link {
             asks: 0,
             ask_full: false,
             told: false,
+            owed: false,
+            ancestors: None,
         }
     }
 

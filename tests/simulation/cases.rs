@@ -233,3 +233,95 @@ fn a_hub_cannot_alter_what_it_carries() {
     world.tamper = false;
     assert!(world.run(world.now + 3 * DAY, World::equal));
 }
+
+/// The names of all entries of `ou=s0,o=Example` at a site.
+fn names(world: &World, n: usize) -> std::collections::BTreeSet<String> {
+    let store = &world.sites[n].store;
+    let all = bridgehead::directory::context::contexts(store).unwrap();
+    let record = all.into_iter().find(|record| record.dn.to_string() == "ou=s0,o=Example").unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    bridgehead::directory::lookup::scan_entries(store, record.number, &mut |entry| {
+        names.insert(entry.rdn.as_str().to_owned());
+        true
+    })
+    .unwrap();
+    names
+}
+
+/// Puts a site's store back to what it was.
+fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::MemoryStore) {
+    let workload = world.sites[n].workload.clone();
+    world.restore(n, backup.clone(), workload);
+}
+
+/// F9.
+#[test]
+fn a_master_from_a_backup_takes_back_what_it_lost() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    world.work(0, 5);
+    world.work(0, 5);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    let before = names(&world, 0);
+    restore(&mut world, 0, &backup);
+    assert!(names(&world, 0).len() < before.len());
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    assert_eq!(names(&world, 0), before);
+    assert_eq!(world.observers.events["Recovered"], 1);
+    let old = world.sites[0].own().position.invocation;
+    world.work(0, 5);
+    assert_ne!(world.sites[0].own().position.invocation, old, "what is committed now is of a new life");
+    assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// F9: nobody noticed the restore before people went on working.
+#[test]
+fn a_master_from_a_backup_that_goes_on_keeps_both_old_and_new_changes() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    world.work(0, 5);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    let lost = names(&world, 0);
+    restore(&mut world, 0, &backup);
+    world.work(0, 3);
+    let new = names(&world, 0);
+    assert!(!lost.is_subset(&new));
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    assert_eq!(names(&world, 0), lost.union(&new).cloned().collect());
+    assert_eq!(names(&world, 1), names(&world, 0));
+    world.work(0, 1);
+    assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// A master that lost its whole store has its naming context back from a partner.
+#[test]
+fn a_master_with_an_empty_store_gets_its_naming_context_back() {
+    let mut world = two_equal_sites(|_| ());
+    let before = names(&world, 0);
+    let blank = World::new(1, Knobs { bulk: 0, ..calm_knobs() }).sites[0].store.clone();
+    restore(&mut world, 0, &blank);
+    assert!(world.run(world.now + DAY, |world| names(world, 0) == before));
+    assert!(world.run(world.now + DAY, World::equal));
+}
+
+/// Two lives of one master: reported, and no longer merged.
+#[test]
+fn a_clone_that_lives_on_is_reported_as_a_fork() {
+    let mut world = two_equal_sites(|_| ());
+    let mut lives = [world.sites[0].store.clone(), world.sites[0].store.clone()];
+    for turn in 0..12 {
+        let life = lives[turn % 2].clone();
+        restore(&mut world, 0, &life);
+        world.work(0, 1);
+        world.run(world.now + HOUR, |_| false);
+        lives[turn % 2] = world.sites[0].store.clone();
+    }
+    assert!(
+        world.observers.events.get("Forked").is_some_and(|count| *count > 0),
+        "{:?}",
+        world.observers.events
+    );
+}

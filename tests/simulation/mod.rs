@@ -25,7 +25,7 @@ fn worlds_of_bad_mail_end_equal() {
         eprintln!("{:?}\n{:?}\n{} bytes of mail", world.knobs, world.observers.events, world.bytes);
         return;
     }
-    let count = environment("BRIDGEHEAD_SEEDS").unwrap_or(300);
+    let count = environment("BRIDGEHEAD_SEEDS").unwrap_or(200);
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -62,6 +62,7 @@ fn calm_knobs() -> Knobs {
         crash: 0,
         delay: (1_000, 3_000),
         skew: 0,
+        restores: 0,
         part_bytes_max: 1 << 20,
         passes_bytes_max: usize::MAX,
         bulk: 0,
@@ -81,6 +82,9 @@ fn finish(world: &mut World) {
         world.fail("not equal although mail flows");
     }
     settle(world);
+    if let Some(problem) = world.observers.lost(&world.sites) {
+        world.fail(&problem);
+    }
     if let Some(problem) =
         world.observers.audit(&world.sites).or_else(|| world.observers.leftovers(&world.sites))
     {

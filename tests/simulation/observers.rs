@@ -2,7 +2,7 @@
 //!
 //! They do not use the engine, the digest or the log, but compare octets with what the master held.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bridgehead::directory::context::{ContextRecord, contexts};
@@ -12,7 +12,6 @@ use bridgehead::replication::engine::Event;
 use bridgehead::replication::wire::Message;
 
 use super::site::Site;
-use super::world::Topology;
 
 /// What a naming context held, as one number.
 type State = u64;
@@ -26,6 +25,8 @@ pub struct Observers {
     /// Who has heard from whom.
     answered: HashMap<(String, String), bool>,
     pub events: HashMap<String, u64>,
+    /// Entries that nobody ever deletes, by naming context.
+    markers: HashMap<String, BTreeSet<String>>,
 }
 
 impl Observers {
@@ -59,6 +60,15 @@ impl Observers {
 
     /// What is wrong with this site, if anything.
     pub fn after(&mut self, site: &Site) -> Option<String> {
+        if site.restored && site.own().position.usn > 0 {
+            // Its engine may commit by itself, to take back what was lost.
+            let record = site.own();
+            let state = state(&site.store, &record);
+            let history = self.histories.entry(record.dn.to_string()).or_default();
+            if history.iter().all(|(position, _)| *position != record.position) {
+                history.push((record.position, state));
+            }
+        }
         for record in contexts(&site.store).expect("the store is sound") {
             let name = record.dn.to_string();
             if record.position.usn == 0 {
@@ -105,6 +115,27 @@ impl Observers {
         self.seen.get(&(site.name.clone(), context.to_owned())).map(|(position, _)| *position) == last
     }
 
+    /// After a restore: what a master or one of its partners still holds is not lost.
+    pub fn must_keep(&mut self, sites: &[Site], neighbours: impl Fn(usize) -> Vec<usize>) {
+        for (n, master) in sites.iter().enumerate() {
+            let name = master.own().dn.to_string();
+            let mut kept = markers(master, &name);
+            neighbours(n).into_iter().for_each(|m| kept.extend(markers(&sites[m], &name)));
+            self.markers.insert(name, kept);
+        }
+    }
+
+    /// An acknowledged change that nobody holds any more though somebody did after the last restore.
+    pub fn lost(&self, sites: &[Site]) -> Option<String> {
+        let lost = |site: &Site| {
+            let name = site.own().dn.to_string();
+            let held = markers(site, &name);
+            let lost = self.markers.get(&name)?.difference(&held).next()?.clone();
+            Some(format!("{lost} of {name} got lost"))
+        };
+        sites.iter().find_map(lost)
+    }
+
     /// Looks at everything again, whether or not positions moved.
     pub fn audit(&mut self, sites: &[Site]) -> Option<String> {
         let seen = std::mem::take(&mut self.seen);
@@ -113,12 +144,15 @@ impl Observers {
         found
     }
 
-    pub fn all_equal(&self, sites: &[Site], _: Topology) -> bool {
-        self.histories.iter().all(|(name, history)| {
-            let last = history.last().map(|(position, _)| *position);
-            sites
-                .iter()
-                .all(|site| self.seen.get(&(site.name.clone(), name.clone())).map(|(p, _)| *p) == last)
+    /// Every site holds what the masters hold, and no master misses what a partner of it has.
+    pub fn all_equal(&self, sites: &[Site]) -> bool {
+        sites.iter().all(|master| {
+            let record = master.own();
+            let holds = |site: &Site| {
+                let all = contexts(&site.store).expect("the store is sound");
+                all.iter().any(|held| held.dn == record.dn && held.position == record.position)
+            };
+            record.position.usn == 0 || sites.iter().all(holds)
         })
     }
 
@@ -143,6 +177,21 @@ impl Observers {
         }
         None
     }
+}
+
+fn markers(site: &Site, context: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let all = contexts(&site.store).expect("the store is sound");
+    for record in all.into_iter().filter(|record| record.dn.to_string() == context) {
+        bridgehead::directory::lookup::scan_entries(&site.store, record.number, &mut |entry| {
+            if entry.rdn.as_str().contains("Marker") {
+                found.insert(entry.rdn.as_str().to_owned());
+            }
+            true
+        })
+        .expect("the store is sound");
+    }
+    found
 }
 
 /// The raw records of a naming context's entries, without its number in this store.

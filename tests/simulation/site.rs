@@ -18,6 +18,8 @@ pub struct Site {
     pub skew: i64,
     pub workload: Workload,
     pub crashes: u64,
+    /// Its store was put back to an earlier day at least once.
+    pub restored: bool,
 }
 
 /// Where a crash strikes.
@@ -41,7 +43,7 @@ pub struct Came {
 impl Site {
     pub fn new(config: EngineConfig, store: MemoryStore, workload: Workload, skew: i64) -> Site {
         let engine = Engine::new(config.clone());
-        Site { name: config.site.clone(), config, store, engine, skew, workload, crashes: 0 }
+        Site { name: config.site.clone(), config, store, engine, skew, workload, crashes: 0, restored: false }
     }
 
     pub fn clock(&self, now: i64) -> Timestamp {
@@ -74,14 +76,7 @@ impl Site {
                 return Came { mails: Vec::new(), events: Vec::new(), outcome: None };
             }
         }
-        let (mut mails, mut events) = (Vec::new(), Vec::new());
-        while let Some(output) = self.engine.output() {
-            match output {
-                Output::Mail { to, mail, payload } => mails.push((to, mail, payload)),
-                Output::Event(event) => events.push(event),
-            }
-        }
-        Came { mails, events, outcome: Some(outcome) }
+        self.drain(outcome)
     }
 
     /// A new process on the same store. The caller lets it handle `Input::Start`.
@@ -90,20 +85,48 @@ impl Site {
         self.crashes += 1;
     }
 
-    /// One commit of this site's own naming context; the context's number if anything changed.
-    pub fn commit(&mut self, dice: &mut Dice, bulk: u64) -> Option<u32> {
+    /// One commit of this site's own naming context, and what the engine makes of it, in one transaction.
+    /// None if it changes nothing or if the crash comes first.
+    pub fn commit(&mut self, now: i64, dice: &mut Dice, bulk: u64, crash: Crash) -> Option<Came> {
+        let clock = self.clock(now);
         let record = self.own();
+        let before = self.workload.clone();
         let changes = if bulk > 0 { self.workload.bulk(dice, bulk) } else { self.workload.next(dice) };
         let mut tx = self.store.begin();
         let mut commit = Commit::begin(&mut tx, record.number, dice.bytes()).expect("the context is there");
-        for change in &changes {
-            if let Err(error) = commit.apply(change) {
-                panic!("{}: the workload made a change that is refused: {error}: {change:?}", self.name);
+        let refused = changes.iter().find_map(|change| commit.apply(change).err());
+        if let Some(error) = refused {
+            // Only a site whose history was put back may be surprised by what it holds.
+            assert!(self.restored, "{}: a change is refused: {error}", self.name);
+            drop(tx);
+            self.workload.learn(&self.store, &record);
+            return None;
+        }
+        commit.finish().expect("the workload's commit is sound")?;
+        let word = Input::LocalCommit { context: record.number };
+        let outcome = self.engine.handle(&mut tx, clock, word).expect("the store in memory does not fail");
+        if crash == Crash::BeforeCommit {
+            drop(tx);
+            self.workload = before;
+            self.restart();
+            return None;
+        }
+        tx.commit();
+        if crash == Crash::AfterCommit {
+            self.restart();
+        }
+        Some(self.drain(outcome))
+    }
+
+    fn drain(&mut self, outcome: Outcome) -> Came {
+        let (mut mails, mut events) = (Vec::new(), Vec::new());
+        while let Some(output) = self.engine.output() {
+            match output {
+                Output::Mail { to, mail, payload } => mails.push((to, mail, payload)),
+                Output::Event(event) => events.push(event),
             }
         }
-        let committed = commit.finish().expect("the workload's commit is sound");
-        tx.commit();
-        committed.map(|_| record.number)
+        Came { mails, events, outcome: Some(outcome) }
     }
 
     pub fn own(&self) -> ContextRecord {

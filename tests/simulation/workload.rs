@@ -2,8 +2,11 @@
 
 use bridgehead::directory::attributes::Attribute;
 use bridgehead::directory::change::{Change, Modification, Operation};
+use bridgehead::directory::context::ContextRecord;
 use bridgehead::directory::dn::{Dn, Rdn};
 use bridgehead::directory::entry::Attributes;
+use bridgehead::directory::lookup;
+use bridgehead::directory::memory::MemoryStore;
 
 use super::dice::Dice;
 
@@ -26,6 +29,31 @@ impl Workload {
     pub fn next(&mut self, dice: &mut Dice) -> Vec<Change> {
         let many = if dice.percent(10) { dice.between(5, 30) } else { dice.between(1, 3) };
         (0..many).map(|_| self.one(dice)).collect()
+    }
+
+    /// Finds out which entries there are.
+    pub fn learn(&mut self, store: &MemoryStore, record: &ContextRecord) {
+        self.people.clear();
+        self.units.clear();
+        let mut found = Vec::new();
+        lookup::scan_entries(store, record.number, &mut |entry| {
+            found.push((entry.uuid, entry.attributes));
+            true
+        })
+        .expect("the store is sound");
+        for (uuid, attributes) in found {
+            let dn = lookup::dn_of(store, record, uuid).expect("the store is sound").expect("it has a name");
+            let value =
+                |dn: &Dn| dn.rdn().as_str().split_once('=').map(|(_, v)| v.to_owned()).unwrap_or_default();
+            let above = dn.parent().filter(|above| !above.matches(&record.dn)).map(|above| value(&above));
+            match attributes.text("objectClass") {
+                Some("inetOrgPerson") => self.people.push((value(&dn), above.unwrap_or_default())),
+                Some("organizationalUnit") if !dn.matches(&record.dn) => self.units.push(value(&dn)),
+                Some("groupOfNames") => self.group = true,
+                _ => {}
+            }
+        }
+        self.next += 1000;
     }
 
     /// Many people at once, with photographs, which do not compress.
@@ -54,6 +82,7 @@ impl Workload {
             12..=13 => self.rename(dice),
             14..=16 => self.delete(dice),
             17 => self.unit(),
+            18 => self.marker(),
             _ => self.member(dice),
         }
     }
@@ -64,6 +93,14 @@ impl Workload {
 
     fn dn(&self, (name, unit): &(String, String)) -> Dn {
         dn(&format!("cn={name},{}", self.above(unit)))
+    }
+
+    /// An entry that nobody changes or deletes: it must never get lost.
+    fn marker(&mut self) -> Change {
+        self.next += 1;
+        let name = format!("Marker {}", self.next);
+        let attributes = attributes(&[("objectClass", "device"), ("cn", &name)]);
+        Change::Add { dn: dn(&format!("cn={name},{}", self.context)), uuid: None, attributes }
     }
 
     fn unit(&mut self) -> Change {

@@ -11,8 +11,9 @@ use bridgehead::replication::engine::Header;
 use bridgehead::replication::engine::{
     BounceStatus, EngineConfig, Event, Input, KnownSite, Partner, Passage, Timing,
 };
-use bridgehead::replication::parts::TransferId;
+use bridgehead::replication::parts::{Part, TransferId};
 use bridgehead::replication::peer::Peer;
+use bridgehead::replication::transfer::{Base, Manifest};
 use bridgehead::replication::wire::{Message, VectorItem};
 use ed25519_dalek::SigningKey;
 
@@ -35,6 +36,8 @@ pub struct Knobs {
     /// Milliseconds on the way, at least and at most.
     pub delay: (i64, i64),
     pub skew: i64,
+    /// Sites that are put back to an earlier day.
+    pub restores: u64,
     pub part_bytes_max: u64,
     /// Larger mails come back.
     pub passes_bytes_max: usize,
@@ -66,6 +69,9 @@ struct Letter {
 enum Happening {
     Deliver(Letter),
     Work(usize),
+    /// The site is copied; the copy takes its place later.
+    Backup(usize, i64),
+    Restore(usize, Box<(MemoryStore, Workload)>),
     /// The transport gives a mail back, too large.
     Bounce(Letter),
 }
@@ -130,9 +136,10 @@ impl Knobs {
             crash: *dice.pick(&[0, 2, 10]),
             delay,
             skew: *dice.pick(&[0, 5_000, DAY]),
+            restores: *dice.pick(&[0, 0, 0, 1, 2]),
             part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
             passes_bytes_max: *dice.pick(&[usize::MAX, usize::MAX, 40_000]),
-            bulk: *dice.pick(&[0, 0, 0, 20, 150]),
+            bulk: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 40]),
             commits: 5 + dice.below(15),
             busy: delay.1 * dice.between(1, 5),
             sabotage: Sabotage::None,
@@ -214,6 +221,12 @@ impl World {
             );
             world.plan(START + at, Happening::Work(n));
         }
+        for _ in 0..world.knobs.restores {
+            let n = world.dice.below(world.knobs.sites as u64) as usize;
+            let copied = world.dice.between(0, world.knobs.busy);
+            let until = world.dice.between(copied, world.knobs.busy);
+            world.plan(START + copied, Happening::Backup(n, START + until));
+        }
         world
     }
 
@@ -256,7 +269,7 @@ impl World {
 
     /// Every site holds what the masters hold, and no mail is on the way.
     pub fn equal(&self) -> bool {
-        self.observers.all_equal(&self.sites, self.knobs.topology)
+        self.observers.all_equal(&self.sites)
     }
 
     /// What is planned to arrive last: its header and its payload.
@@ -303,6 +316,11 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Work(n) => self.work(n, 0),
+            Happening::Backup(n, until) => {
+                let copy = Box::new((self.sites[n].store.clone(), self.sites[n].workload.clone()));
+                self.plan(until, Happening::Restore(n, copy));
+            }
+            Happening::Restore(n, copy) => self.restore(n, copy.0, copy.1),
             Happening::Bounce(letter) => {
                 let to = self.sites[letter.to].name.clone();
                 let status = BounceStatus::TooLarge;
@@ -314,21 +332,32 @@ impl World {
         }
     }
 
+    /// Puts a site back to an earlier day. What it or its neighbours hold afterwards must not get lost.
+    pub fn restore(&mut self, n: usize, store: MemoryStore, workload: Workload) {
+        self.note(format!("{} is put back to an earlier day", self.sites[n].name));
+        let site = &mut self.sites[n];
+        (site.store, site.workload, site.restored) = (store, workload, true);
+        site.restart();
+        self.observers.restored(&self.sites[n]);
+        let topology = self.knobs.topology;
+        self.observers.must_keep(&self.sites, |n| topology.neighbours(n, self.sites.len()));
+        self.input(n, Input::Start, Crash::No);
+    }
+
     pub fn work(&mut self, n: usize, bulk: u64) {
-        let Some(number) = self.sites[n].commit(&mut self.dice, bulk) else { return };
-        let position = self.sites[n].own().position;
-        self.note(format!("{} commits {}", self.sites[n].name, position.usn));
-        if let Some(problem) = self.observers.committed(&self.sites[n]) {
-            self.fail(&problem);
-        }
         let crash = self.crash();
-        if crash == Crash::BeforeCommit {
-            // Between the commit and the word about it.
-            self.note(format!("{} crashes before it knows", self.sites[n].name));
-            self.sites[n].restart();
+        let came = self.sites[n].commit(self.now, &mut self.dice, bulk, crash);
+        if let Some(came) = came {
+            let position = self.sites[n].own().position;
+            self.note(format!("{} commits {position}", self.sites[n].name));
+            if let Some(problem) = self.observers.committed(&self.sites[n]) {
+                self.fail(&problem);
+            }
+            self.came(n, came);
+        }
+        if crash != Crash::No {
+            self.note(format!("{} crashes at a commit, {crash:?}", self.sites[n].name));
             self.input(n, Input::Start, Crash::No);
-        } else {
-            self.input(n, Input::LocalCommit { context: number }, crash);
         }
     }
 
@@ -353,7 +382,17 @@ impl World {
             self.note(format!("{} crashes, {crash:?}", self.sites[n].name));
         }
         let starting = matches!(input, Input::Start);
-        let Came { mails, events, outcome } = self.sites[n].handle(self.now, input, crash);
+        let came = self.sites[n].handle(self.now, input, crash);
+        let outcome = self.came(n, came);
+        if crash != Crash::No && !starting {
+            self.input(n, Input::Start, Crash::No);
+        }
+        outcome
+    }
+
+    /// Acts on what came out of a site, and lets the observers look.
+    fn came(&mut self, n: usize, came: Came) -> Option<()> {
+        let Came { mails, events, outcome } = came;
         let applied = events.iter().any(|event| matches!(event, Event::Applied { .. }));
         for event in events {
             self.note(format!("{} {event:?}", self.sites[n].name));
@@ -366,12 +405,8 @@ impl World {
         if applied {
             sabotage.after_apply(&mut self.sites[n]);
         }
-        let problem = self.observers.after(&self.sites[n]);
-        if let Some(problem) = problem {
+        if let Some(problem) = self.observers.after(&self.sites[n]) {
             self.fail(&problem);
-        }
-        if crash != Crash::No && !starting {
-            self.input(n, Input::Start, Crash::No);
         }
         outcome.map(|_| ())
     }
@@ -388,11 +423,7 @@ impl World {
             self.sites[to].name,
             mail % 1_000_000,
             message.hello.as_ref().map_or(String::new(), |hello| format!(" hello({})", hello.answer)),
-            message
-                .parts
-                .iter()
-                .map(|p| format!(" part {}/{}", p.part.index, p.part.count))
-                .collect::<String>(),
+            message.parts.iter().map(|p| said(&p.part)).collect::<String>(),
             message
                 .requests
                 .iter()
@@ -464,11 +495,33 @@ impl World {
 
     pub fn fail(&self, problem: &str) -> ! {
         let trace: Vec<&str> = self.trace.iter().map(String::as_str).collect();
-        panic!("{problem}\n{:?}\n{}", self.knobs, trace.join("\n"));
+        let mut held = String::new();
+        for site in &self.sites {
+            for record in bridgehead::directory::context::contexts(&site.store).expect("the store is sound") {
+                let (name, dn, position) = (&site.name, &record.dn, record.position);
+                held += &format!("{name} holds {dn} at {position}, {} entries\n", record.entries);
+            }
+        }
+        panic!("{problem}\n{:?}\n{}\n{held}", self.knobs, trace.join("\n"));
     }
 }
 
-const TRACE_MAX: usize = 60;
+const TRACE_MAX: usize = 80;
+
+/// A part in the trace.
+fn said(part: &Part) -> String {
+    let manifest = Manifest::from_bytes(&part.manifest).ok();
+    let checkpoint = manifest.as_ref().and_then(|manifest| manifest.checkpoint.claimed().ok());
+    let base = match manifest.map(|manifest| manifest.base) {
+        Some(Base::At(position, _)) => format!("{}", position.usn),
+        Some(Base::Nothing) => "nothing".into(),
+        Some(Base::Repair) => "repair".into(),
+        None => String::new(),
+    };
+    let target =
+        checkpoint.map_or(String::new(), |said| format!("{} {} {}", said.context, said.position, said.time));
+    format!(" part {}/{} {base}->{target}", part.index, part.count)
+}
 
 /// The message as a carrier with its own keys could have altered it.
 fn tampered(payload: &[u8]) -> Vec<u8> {

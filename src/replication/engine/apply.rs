@@ -11,13 +11,13 @@ use super::Event;
 use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
-use crate::directory::{StoreError, Table};
+use crate::directory::{Position, StoreError, Table};
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, PartError};
-use crate::replication::peer::Peer;
+use crate::replication::peer::{Peer, Point};
 use crate::replication::transfer::{self, Base, Manifest, TransferError};
-use crate::replication::wire::PartItem;
+use crate::replication::wire::{LINEAGE_MAX, PartItem};
 
 /// What the parts of one message came to.
 pub(super) struct Received {
@@ -30,6 +30,8 @@ pub(super) struct Received {
 /// What is to be done with a complete transfer.
 enum Verdict {
     Apply(Checkpoint),
+    /// Our own naming context went on in two ways: take from it what was not changed here.
+    Merge(Checkpoint),
     /// Its base is not here yet.
     Wait,
     /// We are there already, or beyond.
@@ -56,7 +58,7 @@ impl Turn<'_> {
     ) -> Result<Received, StoreError> {
         let mut received = Received { any: !parts.is_empty(), contexts: BTreeSet::new() };
         let Some(partner) = self.config.partner(from) else { return Ok(received) };
-        for PartItem { context, part } in parts {
+        for PartItem { context, part, lineage } in parts {
             if peer.finished.contains(&part.transfer) {
                 continue;
             }
@@ -67,6 +69,9 @@ impl Turn<'_> {
             match Assembly::store(self.tx, from, &part) {
                 Ok(assembly) => {
                     let link = peer.link(&context);
+                    if part.index == 0 {
+                        link.ancestors = Some((part.transfer, lineage));
+                    }
                     if !assembly.is_complete() {
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
                         link.asks = 0;
@@ -101,8 +106,13 @@ impl Turn<'_> {
             if !same_context(&said.context.to_string(), context) {
                 continue;
             }
-            let whole = peer.link(context).ask_full;
-            match self.judge(&manifest, &said, whole)? {
+            let link = peer.link(context);
+            let whole = link.ask_full;
+            let ancestors = match &link.ancestors {
+                Some((id, ancestors)) if *id == assembly.transfer() => ancestors.clone(),
+                _ => Vec::new(),
+            };
+            match self.judge(&manifest, &said, &ancestors, whole)? {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Refuse(reason) => {
@@ -114,10 +124,19 @@ impl Turn<'_> {
                     self.not_applied(from, context, "its base is not what we hold at that position".into());
                     self.start_over(peer, context);
                 }
-                Verdict::Apply(_) if !assembly.is_complete() => {}
+                Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
+                Verdict::Merge(checkpoint) => {
+                    if self.merge_from(from, &assembly, &manifest, &checkpoint)? {
+                        self.discard(peer, &assembly)?;
+                        self.moved(from, peer, context)?;
+                        peer.link(context).push_at = Some(self.now);
+                        return Ok(true);
+                    }
+                    assembly.drop_all(self.tx)?;
+                }
                 Verdict::Apply(checkpoint) if self.waits(context, checkpoint.position)? => {}
                 Verdict::Apply(checkpoint) => {
-                    match self.apply(from, peer, &assembly, &manifest, &checkpoint)? {
+                    match self.apply(from, peer, &assembly, &manifest, &checkpoint, ancestors)? {
                         Done::Applied => {
                             self.discard(peer, &assembly)?;
                             return Ok(true);
@@ -134,12 +153,20 @@ impl Turn<'_> {
 
     /// Decides on a transfer by its manifest alone. `whole`: what we hold was found to be wrong, so a
     /// full load of the same position counts as progress.
-    fn judge(&mut self, manifest: &Manifest, said: &Checkpoint, whole: bool) -> Result<Verdict, StoreError> {
+    fn judge(
+        &mut self,
+        manifest: &Manifest,
+        said: &Checkpoint,
+        ancestors: &[Point],
+        whole: bool,
+    ) -> Result<Verdict, StoreError> {
         let name = said.context.to_string();
-        let Some(master) = self.config.master(&name) else {
+        let own = self.config.key.verifying_key();
+        let ours = self.context(&name).is_some_and(|record| record.master == self.config.site);
+        let Some(key) = ours.then_some(&own).or(self.config.master(&name).map(|master| &master.key)) else {
             return Ok(Verdict::Refuse("no pinned card says who masters it".into()));
         };
-        let checkpoint = match manifest.checkpoint.verify(&master.key) {
+        let checkpoint = match manifest.checkpoint.verify(key) {
             Ok(checkpoint) => checkpoint,
             Err(error) => return Ok(Verdict::Refuse(error.to_string())),
         };
@@ -158,28 +185,37 @@ impl Turn<'_> {
         }
         Ok(match manifest.base {
             Base::At(base, base_digest) if base == position && base_digest == digest => {
-                self.forward(&record, checkpoint)?
+                let back = target.invocation == position.invocation && target.usn < position.usn;
+                if back { Verdict::Obsolete } else { Verdict::Apply(checkpoint) }
             }
             // The sender proved our position and found something else there.
             Base::At(base, _) if base == position => Verdict::Differs,
             Base::At(base, _) if record.is_on_history(&base) => Verdict::Obsolete,
             Base::At(..) => Verdict::Wait,
             Base::Nothing if here => Verdict::Apply(checkpoint),
-            Base::Nothing => self.forward(&record, checkpoint)?,
+            Base::Nothing if ours => Verdict::Merge(checkpoint),
+            Base::Nothing if whole || leads_from(ancestors, &target, &position) => Verdict::Apply(checkpoint),
+            Base::Nothing => Verdict::Obsolete,
             Base::Repair => Verdict::Obsolete,
         })
     }
 
-    /// Onward in one invocation is a higher USN; from one invocation to another, the master's own clock
-    /// says which checkpoint is the later one.
-    fn forward(&mut self, record: &ContextRecord, checkpoint: Checkpoint) -> Result<Verdict, StoreError> {
-        let onward = if checkpoint.position.invocation == record.position.invocation {
-            checkpoint.position.usn > record.position.usn
-        } else {
-            let held = self.checkpoint(record)?.and_then(|signed| signed.claimed().ok());
-            held.is_none_or(|held| checkpoint.time >= held.time)
-        };
-        Ok(if onward { Verdict::Apply(checkpoint) } else { Verdict::Obsolete })
+    fn merge_from(
+        &mut self,
+        from: &str,
+        assembly: &Assembly,
+        manifest: &Manifest,
+        checkpoint: &Checkpoint,
+    ) -> Result<bool, StoreError> {
+        let Some(record) = self.context(&checkpoint.context.to_string()).cloned() else { return Ok(false) };
+        match assembly.open(self.tx.as_read()) {
+            Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, &mut body),
+            Err(PartError::Store(error)) => Err(error),
+            Err(error) => {
+                self.not_applied(from, &record.dn.to_string(), error.to_string());
+                Ok(false)
+            }
+        }
     }
 
     /// If it was not applied, nothing of it is left in the naming context.
@@ -190,6 +226,7 @@ impl Turn<'_> {
         assembly: &Assembly,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
+        ancestors: Vec<Point>,
     ) -> Result<Done, StoreError> {
         let name = checkpoint.context.to_string();
         let mut body = match assembly.open(self.tx.as_read()) {
@@ -221,6 +258,7 @@ impl Turn<'_> {
             }
             Ok(applied) => {
                 self.keep_checkpoint(number, &manifest.checkpoint)?;
+                self.keep_lineage(&record, manifest, &ancestors)?;
                 self.refresh(number)?;
                 self.release(&name)?;
                 self.event(Event::Applied {
@@ -231,6 +269,9 @@ impl Turn<'_> {
                     changed: applied.changed,
                     deleted: applied.deleted,
                 });
+                if record.master == self.config.site {
+                    self.taken_back(from, number, checkpoint)?;
+                }
                 self.moved(from, peer, &name)?;
                 Ok(Done::Applied)
             }
@@ -241,6 +282,28 @@ impl Turn<'_> {
                 Ok(Done::Not)
             }
         }
+    }
+
+    /// What is held now has this history, so that it is known when somebody stands on it.
+    fn keep_lineage(
+        &mut self,
+        before: &ContextRecord,
+        manifest: &Manifest,
+        ancestors: &[Point],
+    ) -> Result<(), StoreError> {
+        let Some(mut record) = context::context_by_number(self.tx.as_read(), before.number)? else {
+            return Ok(());
+        };
+        if record.position.invocation == before.position.invocation {
+            return Ok(());
+        }
+        match manifest.base {
+            Base::At(position, digest) => record.lineage.push((position, digest)),
+            _ => record.lineage = ancestors.to_vec(),
+        }
+        let excess = record.lineage.len().saturating_sub(LINEAGE_MAX);
+        record.lineage.drain(..excess);
+        context::put_context(self.tx, &record)
     }
 
     /// The entryUUIDs that a full load may make vanish, if that matters.
@@ -331,4 +394,10 @@ impl Turn<'_> {
     pub(super) fn not_applied(&mut self, from: &str, context: &str, reason: String) {
         self.event(Event::NotApplied { site: from.to_owned(), context: context.to_owned(), reason });
     }
+}
+
+/// Whether a history with these ancestors that stands at `target` passed `position` before.
+fn leads_from(ancestors: &[Point], target: &Position, position: &Position) -> bool {
+    let passed = |end: &Position| end.invocation == position.invocation && position.usn <= end.usn;
+    passed(target) || ancestors.iter().any(|(end, _)| passed(end))
 }

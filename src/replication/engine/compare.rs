@@ -39,7 +39,7 @@ impl Turn<'_> {
                 peer.round_trip.backed_off = 0;
                 peer.retry_at = None;
             }
-            self.compare(partner, link, first_wait);
+            self.compare(partner, link, first_wait)?;
         }
         links.retain(|link| link.wanted || link.theirs.is_some() || !link.chain.is_empty());
         peer.links = links;
@@ -61,13 +61,11 @@ impl Turn<'_> {
             Some(at) => at + 1,
             None => match link.chain.iter().position(|flight| flight.base == link.theirs) {
                 Some(at) => at,
-                // A full load takes the site from wherever it is.
-                None if link.chain.first().is_some_and(|flight| flight.base.is_none()) => 0,
                 None => link.chain.len(),
             },
         };
         // What is left must begin where the site stands.
-        let begins = link.chain.get(drop).is_none_or(|flight| flight.base == theirs || flight.base.is_none());
+        let begins = link.chain.get(drop).is_none_or(|flight| flight.base == theirs);
         let drop = if begins { drop } else { link.chain.len() };
         for flight in link.chain.drain(..drop) {
             Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
@@ -76,7 +74,7 @@ impl Turn<'_> {
     }
 
     /// Sets what is to be done about a difference; undoes it if there is none.
-    fn compare(&mut self, partner: &Partner, link: &mut Link, first_wait: Millis) {
+    fn compare(&mut self, partner: &Partner, link: &mut Link, first_wait: Millis) -> Result<(), StoreError> {
         let record = self.context(&link.context).cloned();
         let own = record.as_ref().and_then(point);
         if own == link.theirs {
@@ -84,21 +82,32 @@ impl Turn<'_> {
             link.ask_at = None;
             link.asks = 0;
             link.told = false;
-            return;
+            return Ok(());
         }
         let Some(theirs) = link.theirs else {
             if let Some(record) = &record {
                 self.push_soon(partner, record, link, 0);
             }
-            return;
+            return Ok(());
         };
         match &record {
             Some(record) if own.is_some() => self.compare_points(partner, record, theirs, link),
-            _ => self.ask_soon(partner, link, first_wait),
+            // Our own, of which we hold nothing: a new store in place of a lost one.
+            Some(record) if record.master == self.config.site => self.lost(partner, record, theirs, link),
+            _ => {
+                self.ask_soon(partner, link, first_wait);
+                Ok(())
+            }
         }
     }
 
-    fn compare_points(&mut self, partner: &Partner, record: &ContextRecord, theirs: Point, link: &mut Link) {
+    fn compare_points(
+        &mut self,
+        partner: &Partner,
+        record: &ContextRecord,
+        theirs: Point,
+        link: &mut Link,
+    ) -> Result<(), StoreError> {
         let (position, _) = theirs;
         if position == record.position {
             if !link.told {
@@ -111,9 +120,12 @@ impl Turn<'_> {
             }
         } else if record.is_on_history(&position) {
             self.push_soon(partner, record, link, 0);
+        } else if record.master == self.config.site {
+            return self.lost(partner, record, theirs, link);
         } else {
             self.ask_soon(partner, link, millis(self.config.timing.gap));
         }
+        Ok(())
     }
 
     /// Our state is new to the site: it goes out `delay` from now at the latest, if it may.

@@ -8,12 +8,12 @@ use super::config::{Partner, same_context};
 use super::serve::in_flight;
 use super::turn::{Turn, point};
 use super::{Event, Output};
-use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
+use crate::directory::{Position, StoreError};
 use crate::replication::pacing::millis;
-use crate::replication::parts::{self, Assembly, Outgoing};
+use crate::replication::parts::{self, Assembly, Outgoing, Part};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
-use crate::replication::transfer::{self, Base, EncodeError, Encoded};
+use crate::replication::transfer::{self, Base, EncodeError, Encoded, Manifest};
 use crate::replication::wire::{self, Heard, Hello, Message, PartItem, Request, VectorItem};
 
 /// Parts are never smaller than this.
@@ -22,6 +22,8 @@ pub const PART_BYTES_MIN: u64 = 16 << 10;
 const TURN_BYTES_MAX: usize = 16 << 20;
 /// Lost parts are asked for this often; then what came of the transfer is dropped.
 const IN_VAIN_MAX: u32 = 4;
+/// One position with its digest, as encoded.
+const LINEAGE_ITEM_BYTES: usize = 64;
 /// What a message needs besides its parts, without the vector.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -68,13 +70,10 @@ impl Turn<'_> {
         partner: &Partner,
         record: &ContextRecord,
         encoded: Encoded,
+        base: Option<Point>,
         limit: u64,
     ) -> Result<Option<Flight>, StoreError> {
         let Some(target) = point(record) else { return Ok(None) };
-        let base = match encoded.manifest.base {
-            Base::At(position, digest) => Some((position, digest)),
-            _ => None,
-        };
         let room = (limit as usize).saturating_sub(OVERHEAD_BYTES);
         let parts = match parts::cut(&encoded.manifest, &encoded.body, room) {
             Ok(parts) => parts,
@@ -279,6 +278,7 @@ impl Turn<'_> {
         let window = self.config.timing.window_bytes;
         let room = self.bytes_left(partner, peer).min(TURN_BYTES_MAX as u64) as usize;
         let now = self.now;
+        let contexts = &self.contexts;
         peer.links.sort_by_key(|link| link.chain.iter().map(|flight| flight.bytes).sum::<u64>());
         for link in &mut peer.links {
             let mut flying = in_flight(&link.chain);
@@ -290,13 +290,26 @@ impl Turn<'_> {
                     flight.at = now;
                     flying += part.bytes.len() as u64;
                     bytes += part.bytes.len();
-                    items.push(PartItem { context: link.context.clone(), part });
+                    let record =
+                        contexts.iter().find(|record| same_context(&record.dn.to_string(), &link.context));
+                    let lineage = match (index, record) {
+                        (0, Some(record)) => lineage(record, &part, &flight.target.0),
+                        _ => Vec::new(),
+                    };
+                    items.push(PartItem { context: link.context.clone(), part, lineage });
                 }
             }
         }
         let any = !items.is_empty();
         Ok((items, any))
     }
+}
+
+/// What a full load tells of the history behind it.
+fn lineage(record: &ContextRecord, part: &Part, target: &Position) -> Vec<Point> {
+    let full = Manifest::from_bytes(&part.manifest).is_ok_and(|manifest| manifest.base == Base::Nothing);
+    let before = record.lineage.iter().take_while(|(end, _)| end.invocation != target.invocation);
+    if full { before.copied().collect() } else { Vec::new() }
 }
 
 /// Takes the next part's index off a flight: lost ones first, new ones if the window has room.
@@ -321,7 +334,8 @@ fn pack(items: Vec<PartItem>, vector: &[VectorItem], limit: usize) -> Vec<Messag
     let mut messages = vec![Message::new(vector.to_vec())];
     let mut used = OVERHEAD_BYTES;
     for item in items {
-        let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + 64;
+        let lineage = item.lineage.len() * LINEAGE_ITEM_BYTES;
+        let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + lineage + 64;
         if used + size > limit && used > OVERHEAD_BYTES {
             messages.push(Message::new(vector.to_vec()));
             used = OVERHEAD_BYTES;

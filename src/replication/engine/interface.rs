@@ -18,7 +18,8 @@ pub enum Input {
     Tick,
     /// A message was opened and its sender proved.
     Received { from: String, header: Header, payload: Vec<u8> },
-    /// A commit raised the position of one of our own naming contexts, by its number.
+    /// A commit raised the position of one of our own naming contexts, by its number. It belongs into the
+    /// commit's own transaction, for it may give the commit a new invocation id.
     LocalCommit { context: u32 },
     /// The next hop took the mail.
     Sent { to: String, mail: u64 },
@@ -139,6 +140,19 @@ pub enum Event {
         context: String,
         ours: Shown,
         theirs: Shown,
+    },
+    /// A partner holds what our own naming context does not have any more.
+    Lost {
+        site: String,
+        context: String,
+        ours: Shown,
+        theirs: Shown,
+    },
+    /// What was lost could not be taken back, for what was changed here since stands in its way.
+    Conflict {
+        context: String,
+        dn: String,
+        reason: String,
     },
     /// Our own naming context was ahead at a partner: we were restored from a backup.
     Recovered {

@@ -29,12 +29,14 @@ pub mod inbound;
 pub mod interface;
 pub mod operator;
 pub mod outbound;
+pub mod restore;
 pub mod serve;
 pub mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 pub use config::{EngineConfig, KnownSite, Partner, Passage, Timing};
 pub use interface::{BounceStatus, Event, Header, Input, Outcome, Output, Refusal, Shown};
@@ -46,13 +48,15 @@ use turn::Turn;
 pub struct Engine {
     config: EngineConfig,
     outputs: VecDeque<Output>,
+    /// Our own naming contexts that have a new invocation id since the start.
+    renewed: BTreeMap<u32, Uuid>,
     /// When to look at each site next; drawn from its record, never the only copy.
     due: BTreeMap<String, Millis>,
 }
 
 impl Engine {
     pub fn new(config: EngineConfig) -> Engine {
-        Engine { config, outputs: VecDeque::new(), due: BTreeMap::new() }
+        Engine { config, outputs: VecDeque::new(), renewed: BTreeMap::new(), due: BTreeMap::new() }
     }
 
     pub fn config(&self) -> &EngineConfig {
@@ -69,7 +73,8 @@ impl Engine {
         now: Timestamp,
         input: Input,
     ) -> Result<Outcome, StoreError> {
-        let mut turn = Turn::begin(&self.config, &mut self.outputs, tx, now.as_millisecond())?;
+        let mut turn =
+            Turn::begin(&self.config, &mut self.outputs, &mut self.renewed, tx, now.as_millisecond())?;
         let mut outcome = Outcome::Taken;
         match input {
             Input::Start => turn.start()?,

@@ -39,6 +39,7 @@ impl Turn<'_> {
     /// A commit of our own.
     pub(super) fn committed(&mut self, number: u32) -> Result<(), StoreError> {
         self.refresh(number)?;
+        self.begin_invocation(number)?;
         match self.contexts.iter().find(|record| record.number == number).cloned() {
             Some(record) => self.push_to_all(&record, None),
             None => Ok(()),
@@ -178,7 +179,7 @@ impl Turn<'_> {
 
     fn retry_link(&mut self, partner: &Partner, link: &mut Link) -> Result<(), StoreError> {
         let small = link.chain.iter().all(|flight| flight.parts == 1);
-        if link.chain.len() > 1 && small && link.chain[0].base.is_some() {
+        if link.chain.len() > 1 && small {
             // One transfer over the whole chain is no larger than the chain.
             for flight in link.chain.drain(..) {
                 Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
@@ -198,7 +199,12 @@ impl Turn<'_> {
         link.push_at = None;
         let Some(record) = self.context(&link.context).cloned() else { return Ok(()) };
         let behind = link.head() != point(&record) && point(&record).is_some();
-        if !behind || !link.wanted || !self.sends(partner, &record) {
+        let owed = std::mem::take(&mut link.owed);
+        if !behind || !link.wanted || !(self.sends(partner, &record) || owed) {
+            return Ok(());
+        }
+        let passed = link.theirs.is_none_or(|(position, _)| record.is_on_history(&position));
+        if !passed && record.master == self.config.site {
             return Ok(());
         }
         if link.chain.len() >= self.config.timing.chain_max {
@@ -208,7 +214,7 @@ impl Turn<'_> {
         let base = link.head();
         let Some(encoded) = self.encode(&record, base)? else { return Ok(()) };
         let limit = self.part_limit(partner, peer);
-        if let Some(flight) = self.cut(partner, &record, encoded, limit)? {
+        if let Some(flight) = self.cut(partner, &record, encoded, base, limit)? {
             self.event(Event::TransferSent {
                 site: partner.site.clone(),
                 context: link.context.clone(),

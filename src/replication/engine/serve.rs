@@ -20,7 +20,13 @@ impl Turn<'_> {
         newest: bool,
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&request.context).cloned() else { return Ok(()) };
-        if !self.sends(partner, &record) {
+        let theirs = record.master == partner.site;
+        if !self.sends(partner, &record) && !theirs {
+            return Ok(());
+        }
+        // Over what we may have lost ourselves nothing is sent.
+        if request.base.is_some_and(|base| !record.is_on_history(&base)) && record.master == self.config.site
+        {
             return Ok(());
         }
         let timeout = peer.timeout(&self.config.timing);
@@ -42,7 +48,10 @@ impl Turn<'_> {
                     Some(flight) if coming(flight) || flight.next == 0 => {}
                     // Of a large one, part 0; the site then names what else is missing.
                     Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
-                    None => link.push_at = sooner(link.push_at, now),
+                    None => {
+                        link.owed = theirs;
+                        link.push_at = sooner(link.push_at, now);
+                    }
                 }
             }
             None => {}

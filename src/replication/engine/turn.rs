@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use uuid::Uuid;
+
 use super::config::{EngineConfig, Partner, Passage, same_context};
 use super::{Event, Output, load};
 use crate::directory::Table;
@@ -18,11 +20,14 @@ use crate::replication::wire::{Standing, VectorItem};
 pub struct Turn<'t> {
     pub(super) config: &'t EngineConfig,
     pub(super) outputs: &'t mut VecDeque<Output>,
+    pub(super) renewed: &'t mut BTreeMap<u32, Uuid>,
     pub(super) tx: &'t mut dyn Write,
     pub(super) now: Millis,
     pub(super) contexts: Vec<ContextRecord>,
     /// Naming contexts with a transfer that waits for the operator.
     pub(super) held: Vec<String>,
+    /// Naming contexts of ours of which partners hold more than we do.
+    pub(super) recovering: Vec<String>,
     peers: BTreeMap<String, Peer>,
     changed: BTreeSet<String>,
 }
@@ -31,21 +36,26 @@ impl<'t> Turn<'t> {
     pub(super) fn begin(
         config: &'t EngineConfig,
         outputs: &'t mut VecDeque<Output>,
+        renewed: &'t mut BTreeMap<u32, Uuid>,
         tx: &'t mut dyn Write,
         now: Millis,
     ) -> Result<Turn<'t>, StoreError> {
         let contexts = context::contexts(tx.as_read())?;
         let held = super::hold::holds(tx.as_read())?.into_iter().map(|hold| hold.context).collect();
-        Ok(Turn {
+        let mut turn = Turn {
             config,
             outputs,
+            renewed,
             tx,
             now,
             contexts,
             held,
+            recovering: Vec::new(),
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
-        })
+        };
+        turn.recovering = turn.losses()?;
+        Ok(turn)
     }
 
     /// Takes a site's record out of the turn; [`Turn::put_back`] returns it.
@@ -109,6 +119,9 @@ impl<'t> Turn<'t> {
 
     /// Whether this naming context is taken from this site.
     pub(super) fn takes(&self, partner: &Partner, context: &str) -> bool {
+        if self.recovering.iter().any(|own| same_context(own, context)) {
+            return true;
+        }
         let ours = self.context(context).is_some_and(|record| record.master == self.config.site);
         let trusted = self.config.master(context).is_some_and(|known| known.site != self.config.site);
         let lets = match &partner.inbound {
@@ -120,9 +133,10 @@ impl<'t> Turn<'t> {
 
     /// Where we stand with every naming context that may pass between us and this site.
     pub(super) fn vector(&self, partner: &Partner, peer: &Peer) -> Vec<VectorItem> {
-        let standing = |name: &str| match self.held.iter().any(|held| same_context(held, name)) {
-            true => Standing::Held,
-            false => Standing::Follows,
+        let standing = |name: &str| match () {
+            () if self.held.iter().any(|held| same_context(held, name)) => Standing::Held,
+            () if self.recovering.iter().any(|own| same_context(own, name)) => Standing::Recovering,
+            () => Standing::Follows,
         };
         let mut items = Vec::new();
         for record in &self.contexts {
@@ -158,14 +172,16 @@ impl<'t> Turn<'t> {
         record: &ContextRecord,
     ) -> Result<Option<SignedCheckpoint>, StoreError> {
         let key = record.number.to_be_bytes();
+        // Later checkpoints say later times, whatever the clock says.
+        let mut after = jiff::Timestamp::UNIX_EPOCH;
         if let Some(bytes) = self.tx.get(Table::Checkpoint, &key)? {
             let signed = SignedCheckpoint::from_bytes(&bytes)
                 .map_err(|error| StoreError::Damaged(format!("the checkpoint of {}: {error}", record.dn)))?;
-            if signed
-                .claimed()
-                .is_ok_and(|said| said.position == record.position && said.digest == record.digest)
-            {
-                return Ok(Some(signed));
+            if let Ok(said) = signed.claimed() {
+                if said.position == record.position && said.digest == record.digest {
+                    return Ok(Some(signed));
+                }
+                after = said.time.saturating_add(jiff::SignedDuration::from_secs(1)).unwrap_or(said.time);
             }
         }
         if record.master != self.config.site {
@@ -176,7 +192,9 @@ impl<'t> Turn<'t> {
             position: record.position,
             digest: record.digest,
             entries: record.entries,
-            time: jiff::Timestamp::from_millisecond(self.now).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            time: jiff::Timestamp::from_millisecond(self.now)
+                .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+                .max(after),
         };
         let signed = checkpoint.sign(&self.config.key);
         self.tx.put(Table::Checkpoint, &key, &signed.to_bytes())?;

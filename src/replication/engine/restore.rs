@@ -1,0 +1,351 @@
+//! A master whose store was put back to an earlier day takes back what its partners still have.
+//!
+//! PROMISES
+//!   The first commit after each start begins a new invocation id, so what is committed after a restore, or
+//!   on a clone, never claims a position that was taken before. A partner that stands where our history does
+//!   not pass shows that we lost something: nothing is sent over it; it is asked for, proved by
+//!   our own signature, and taken back. What was changed here since stays as it is here.
+//!   A second life that goes on elsewhere shows as losses again and again; after [`MERGES_MAX`] in a day
+//!   the naming context is held as forked until the next day, and reported.
+//!
+//! LIMITS
+//!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`] invocations are remembered.
+
+use std::collections::BTreeSet;
+
+use minicbor::{Decode, Encode};
+use sha2::Digest as _;
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::Event;
+use super::config::{Partner, same_context};
+use super::turn::Turn;
+use crate::directory::change::Change;
+use crate::directory::commit::{ChangeError, Commit};
+use crate::directory::context::{self, ContextError, ContextRecord};
+use crate::directory::dn::Dn;
+use crate::directory::{Digest, Position, StoreError, Table, Write, log, lookup};
+use crate::replication::checkpoint::Checkpoint;
+use crate::replication::parts::Source;
+use crate::replication::peer::{Link, Millis, Point};
+use crate::replication::transfer::{self, Manifest, TransferError};
+
+/// What is remembered of losses of one naming context of ours, in `Table::Meta`.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Loss {
+    /// Where a partner stands; None: nothing is missed at present.
+    #[n(0)]
+    pub seen: Option<Position>,
+    /// When histories were merged lately.
+    #[n(1)]
+    #[cbor(default)]
+    pub merges: Vec<Millis>,
+}
+
+pub use crate::replication::wire::LINEAGE_MAX;
+
+/// So often in a day histories are merged before it is taken for a fork.
+pub const MERGES_MAX: usize = 3;
+/// Entries that may stand in the way of a merge.
+const CONFLICTS_MAX: usize = 100;
+const DAY_MS: Millis = 86_400_000;
+
+/// Why a merge was given up; all of it is undone.
+enum Stop {
+    Store(StoreError),
+    Other(String),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Stop {
+        Stop::Store(error)
+    }
+}
+
+impl Turn<'_> {
+    /// The first commit since the start gets a new invocation id, before anybody hears of it.
+    pub(super) fn begin_invocation(&mut self, number: u32) -> Result<(), StoreError> {
+        let found = self.contexts.iter().find(|record| record.number == number).cloned();
+        let Some(mut record) = found.filter(|record| record.master == self.config.site) else {
+            return Ok(());
+        };
+        if self.renewed.get(&number) != Some(&record.position.invocation) {
+            let before = Position { usn: record.position.usn.saturating_sub(1), ..record.position };
+            if let Some(held) = log::held(self.tx.as_read(), number, before.usn)? {
+                continue_from(&mut record, before, held.digest);
+            }
+            record.position.invocation = self.fresh_invocation(&before);
+            context::put_context(self.tx, &record)?;
+            self.renewed.insert(number, record.position.invocation);
+            self.refresh(number)?;
+        }
+        Ok(())
+    }
+
+    /// A new id without a source of chance: no two lives of a store are at the same point at the same
+    /// millisecond.
+    fn fresh_invocation(&self, before: &Position) -> Uuid {
+        let mut hash = Sha256::new();
+        hash.update(b"bridgehead invocation 1\0");
+        hash.update(self.config.site.as_bytes());
+        hash.update(before.invocation.as_bytes());
+        hash.update(before.usn.to_be_bytes());
+        hash.update(self.now.to_be_bytes());
+        let mut octets = [0; 16];
+        octets.copy_from_slice(&hash.finalize()[..16]);
+        uuid::Builder::from_custom_bytes(octets).into_uuid()
+    }
+
+    pub(super) fn loss(&self, number: u32) -> Result<Loss, StoreError> {
+        let Some(bytes) = self.tx.get(Table::Meta, &key(number))? else { return Ok(Loss::default()) };
+        minicbor::decode(&bytes)
+            .map_err(|error| StoreError::Damaged(format!("the record of a loss: {error}")))
+    }
+
+    /// The naming contexts of ours that are being taken back.
+    pub(super) fn losses(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        for record in &self.contexts {
+            if self.is_recovering(record)? {
+                names.push(record.dn.to_string());
+            }
+        }
+        Ok(names)
+    }
+
+    fn put_loss(&mut self, number: u32, loss: &Loss) -> Result<(), StoreError> {
+        let bytes = minicbor::to_vec(loss).expect("writing to memory does not fail");
+        self.tx.put(Table::Meta, &key(number), &bytes)
+    }
+
+    /// Whether we miss something of this naming context of ours, and may take it back.
+    pub(super) fn is_recovering(&self, record: &ContextRecord) -> Result<bool, StoreError> {
+        if record.master != self.config.site {
+            return Ok(false);
+        }
+        let loss = self.loss(record.number)?;
+        Ok(loss.seen.is_some() && !self.is_forked(&loss))
+    }
+
+    fn is_forked(&self, loss: &Loss) -> bool {
+        loss.merges.iter().filter(|&&at| self.now - at < DAY_MS).count() >= MERGES_MAX
+    }
+
+    /// A partner stands where our own history does not pass.
+    pub(super) fn lost(
+        &mut self,
+        partner: &Partner,
+        record: &ContextRecord,
+        theirs: Point,
+        link: &mut Link,
+    ) -> Result<(), StoreError> {
+        let mut loss = self.loss(record.number)?;
+        let forked = self.is_forked(&loss);
+        if loss.seen != Some(theirs.0) {
+            loss.seen = Some(theirs.0);
+            self.put_loss(record.number, &loss)?;
+        }
+        if !forked && !self.recovering.contains(&link.context) {
+            self.recovering.push(link.context.clone());
+        }
+        if !link.told {
+            link.told = true;
+            let (site, context) = (partner.site.clone(), link.context.clone());
+            let (ours, theirs) = (record.position.into(), theirs.0.into());
+            self.event(match forked {
+                true => Event::Forked { site, context, ours, theirs },
+                false => Event::Lost { site, context, ours, theirs },
+            });
+        }
+        if !forked && link.ask_at.is_none() {
+            link.ask_at = Some(self.now);
+        }
+        Ok(())
+    }
+
+    /// What was lost came back as it was: the next commit begins a new invocation.
+    pub(super) fn taken_back(
+        &mut self,
+        from: &str,
+        number: u32,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        self.renewed.remove(&number);
+        let mut loss = self.loss(number)?;
+        loss.seen = None;
+        self.put_loss(number, &loss)?;
+        self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
+        self.event(Event::Recovered {
+            site: from.to_owned(),
+            context: checkpoint.context.to_string(),
+            position: checkpoint.position.into(),
+        });
+        Ok(())
+    }
+
+    /// We changed something since the restore: takes from the partner's state what was not changed here.
+    /// Whether that worked; if not, nothing was changed.
+    pub(super) fn merge(
+        &mut self,
+        from: &str,
+        record: &ContextRecord,
+        manifest: &Manifest,
+        checkpoint: &Checkpoint,
+        body: &mut dyn Source,
+    ) -> Result<bool, StoreError> {
+        self.tx.savepoint()?;
+        let merged = self.merge_within(record, manifest, checkpoint, body);
+        self.tx.end_savepoint(merged.is_ok())?;
+        match merged {
+            Ok(()) => {
+                let mut loss = self.loss(record.number)?;
+                loss.merges.retain(|at| self.now - at < DAY_MS);
+                loss.merges.push(self.now);
+                self.put_loss(record.number, &loss)?;
+                self.taken_back(from, record.number, checkpoint)?;
+                self.refresh(record.number)?;
+                if let Some(merged) = self.contexts.iter().find(|merged| merged.number == record.number) {
+                    self.renewed.insert(record.number, merged.position.invocation);
+                }
+                Ok(true)
+            }
+            Err(Stop::Store(error)) => Err(error),
+            Err(Stop::Other(reason)) => {
+                self.not_applied(from, &checkpoint.context.to_string(), reason);
+                Ok(false)
+            }
+        }
+    }
+
+    fn merge_within(
+        &mut self,
+        record: &ContextRecord,
+        manifest: &Manifest,
+        checkpoint: &Checkpoint,
+        body: &mut dyn Source,
+    ) -> Result<(), Stop> {
+        let theirs = self.unpack(record, manifest, checkpoint, body)?;
+        let mut changes = self.difference(record, &theirs, checkpoint)?;
+        context::remove_context(self.tx, theirs.number)?;
+
+        let mut own = record.clone();
+        continue_from(&mut own, checkpoint.position, checkpoint.digest);
+        continue_from(&mut own, record.position, record.digest);
+        own.position.invocation = self.fresh_invocation(&record.position);
+        own.position.usn = own.position.usn.max(checkpoint.position.usn);
+        context::put_context(self.tx, &own)?;
+        let mut batch = [0; 12];
+        batch.copy_from_slice(&own.position.invocation.as_bytes()[..12]);
+        for _ in 0..=CONFLICTS_MAX {
+            self.tx.savepoint()?;
+            let result = commit_all(self.tx, own.number, batch, &changes);
+            self.tx.end_savepoint(result.is_ok())?;
+            match result {
+                Ok(()) => return Ok(()),
+                Err(ChangeError::Refused { dn, reason, .. }) => {
+                    // What was done here since stands in its way, and stays.
+                    changes.retain(|change| !change.dn().is_under(&dn));
+                    let (context, dn, reason) = (own.dn.to_string(), dn.to_string(), reason.to_string());
+                    self.event(Event::Conflict { context, dn, reason });
+                }
+                Err(ChangeError::Store(error)) => return Err(Stop::Store(error)),
+                Err(error) => return Err(Stop::Other(error.to_string())),
+            }
+        }
+        Err(Stop::Other(format!("more than {CONFLICTS_MAX} entries are in the way of what was lost")))
+    }
+
+    /// The partner's state as a naming context of its own, for the time of the merge.
+    fn unpack(
+        &mut self,
+        record: &ContextRecord,
+        manifest: &Manifest,
+        checkpoint: &Checkpoint,
+        body: &mut dyn Source,
+    ) -> Result<ContextRecord, Stop> {
+        let name = Dn::parse("cn=what was lost").map_err(|error| Stop::Other(error.to_string()))?;
+        let created = context::create_context(self.tx, &name, &record.master, Uuid::nil());
+        let mut scratch = created.map_err(|error| match error {
+            ContextError::Store(error) => Stop::Store(error),
+            error => Stop::Other(error.to_string()),
+        })?;
+        scratch.dn = record.dn.clone();
+        match transfer::apply(self.tx, &scratch, manifest, checkpoint, body) {
+            Ok(_) => Ok(scratch),
+            Err(TransferError::Store(error)) => Err(Stop::Store(error)),
+            Err(error) => Err(Stop::Other(error.to_string())),
+        }
+    }
+
+    /// What makes our state theirs, except where we changed something since the histories parted.
+    fn difference(
+        &mut self,
+        record: &ContextRecord,
+        theirs: &ContextRecord,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<Change>, Stop> {
+        let read = self.tx.as_read();
+        let parted =
+            record.lineage.iter().rev().find(|(end, _)| end.invocation == checkpoint.position.invocation);
+        let parted = parted.or(record.lineage.last()).map_or(0, |(end, _)| end.usn);
+        let touched =
+            log::touched_since(read, record.number, parted)?.map(|set| set.entries).unwrap_or_default();
+        let here = |uuid: &Uuid| touched.contains_key(uuid);
+
+        let (mut puts, mut deletes, mut there) = (Vec::new(), Vec::new(), BTreeSet::new());
+        lookup::scan_entries(read, theirs.number, &mut |entry| {
+            there.insert(entry.uuid);
+            puts.push(entry);
+            true
+        })?;
+        let mut changes = Vec::new();
+        for entry in puts.into_iter().filter(|entry| !here(&entry.uuid)) {
+            if lookup::entry(read, record.number, entry.uuid)?.as_ref() == Some(&entry) {
+                continue;
+            }
+            if let Some(dn) = lookup::dn_of(read, theirs, entry.uuid)? {
+                changes.push(Change::Put { dn, uuid: Some(entry.uuid), attributes: entry.attributes });
+            }
+        }
+        lookup::scan_entries(read, record.number, &mut |entry| {
+            if !there.contains(&entry.uuid) && !here(&entry.uuid) {
+                deletes.push(entry.uuid);
+            }
+            true
+        })?;
+        changes.sort_by_key(|change| change.dn().rdns().len());
+        let mut gone = Vec::new();
+        for uuid in deletes {
+            gone.extend(lookup::dn_of(read, record, uuid)?);
+        }
+        gone.sort_by_key(|dn| std::cmp::Reverse(dn.rdns().len()));
+        changes.extend(gone.into_iter().map(|dn| Change::Delete { dn }));
+        Ok(changes)
+    }
+}
+
+/// Notes where an earlier invocation of this history ended.
+fn continue_from(record: &mut ContextRecord, end: Position, digest: Digest) {
+    if end.usn > 0 {
+        record.lineage.push((end, digest));
+    }
+    let excess = record.lineage.len().saturating_sub(LINEAGE_MAX);
+    record.lineage.drain(..excess);
+}
+
+fn commit_all(
+    tx: &mut dyn Write,
+    number: u32,
+    batch: [u8; 12],
+    changes: &[Change],
+) -> Result<(), ChangeError> {
+    let mut commit = Commit::begin(tx, number, batch)?;
+    changes.iter().try_for_each(|change| commit.apply(change))?;
+    commit.finish().map(drop)
+}
+
+fn key(number: u32) -> Vec<u8> {
+    [b"loss ", &number.to_be_bytes()[..]].concat()
+}
