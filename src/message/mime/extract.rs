@@ -8,6 +8,8 @@
 //! FAILURE
 //!   [`ExtractError::refusal`] is the reply; the sender's postmaster reads there what to exempt from scanning.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use base64::Engine as _;
@@ -93,16 +95,16 @@ fn message_id(walk: &Walk) -> Option<String> {
 
 /// The sealed message in one part, however it is encoded.
 fn look_into(leaf: &Leaf) -> Result<Option<Vec<u8>>, ExtractError> {
-    let decoded = decode(leaf);
-    let content = decoded.as_deref().unwrap_or(leaf.body);
-    if let Some(sealed) = cut_out(content)? {
-        return Ok(Some(sealed));
+    let content = decode(leaf).map_or(Cow::Borrowed(leaf.body), Cow::Owned);
+    if let Some(place) = find_sealed(&content)? {
+        return Ok(Some(cut_out(content, place)));
     }
     // The encoding may have been forgotten, or applied twice.
-    if let Some(at) = find_line(content, MAGIC_BASE64) {
-        return cut_out(&decode_base64(&content[at..]));
+    if let Some(at) = find_line(&content, MAGIC_BASE64) {
+        let content = decode_base64(&content[at..]);
+        return Ok(find_sealed(&content)?.map(|place| cut_out(content.into(), place)));
     }
-    let converted = memmem::find(content, b"BHM\r\n\x1a").or(memmem::find(content, b"BHM\n\x1a"));
+    let converted = memmem::find(&content, b"BHM\r\n\x1a").or(memmem::find(&content, b"BHM\n\x1a"));
     if converted.is_some() { Err(ExtractError::Converted) } else { Ok(None) }
 }
 
@@ -115,13 +117,28 @@ pub fn decode(leaf: &Leaf) -> Option<Vec<u8>> {
     }
 }
 
-/// Cuts by the length that the sealed message declares, so that what was appended does no harm.
-fn cut_out(content: &[u8]) -> Result<Option<Vec<u8>>, ExtractError> {
+/// Where the sealed message is: as long as it declares, so that what was appended does no harm.
+fn find_sealed(content: &[u8]) -> Result<Option<Range<usize>>, ExtractError> {
     let Some(at) = memmem::find(content, &MAGIC) else { return Ok(None) };
-    let rest = &content[at..];
-    let expected = declared_bytes(rest).ok_or(ExtractError::TruncatedBefore)?;
-    let sealed = rest.get(..expected).ok_or(ExtractError::Truncated { expected, present: rest.len() })?;
-    Ok(Some(sealed.to_vec()))
+    let present = content.len() - at;
+    let expected = declared_bytes(&content[at..]).ok_or(ExtractError::TruncatedBefore)?;
+    if present < expected {
+        Err(ExtractError::Truncated { expected, present })
+    } else {
+        Ok(Some(at..at + expected))
+    }
+}
+
+/// Takes what is at `place`, in place if it can: messages are large.
+fn cut_out(content: Cow<'_, [u8]>, place: Range<usize>) -> Vec<u8> {
+    match content {
+        Cow::Borrowed(content) => content[place].to_vec(),
+        Cow::Owned(mut content) => {
+            content.truncate(place.end);
+            content.drain(..place.start);
+            content
+        }
+    }
 }
 
 /// The first line that begins with `start`, quoting marks and blanks aside.
