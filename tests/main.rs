@@ -12,3 +12,4 @@ mod simulation; // the real engine and codecs in seeded worlds of bad mail
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod vectors; // test vectors of the message format, also opened by a program that is not ours
 mod relay; // TLS, Unix sockets, failover, draining, submission, many sessions, any octets
+mod transfers; // test vectors of transfers, also applied by a program that is not ours

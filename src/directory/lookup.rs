@@ -113,6 +113,24 @@ pub fn scan_entries(
     failure.map_or(Ok(()), Err)
 }
 
+/// Visits entryUUID, parent and RDN of all entries, in the order of [`scan_entries`], for less.
+pub fn scan_names(
+    read: &dyn Read,
+    context: u32,
+    visit: &mut dyn FnMut(Uuid, Uuid, &str) -> bool,
+) -> Result<(), StoreError> {
+    let (from, to) = range(context);
+    let mut failure = None;
+    read.scan(Table::Entry, &from, &to, &mut |_, octets| match entry::read_name(octets) {
+        Ok((uuid, parent, rdn)) => visit(uuid, parent, rdn),
+        Err(error) => {
+            failure = Some(StoreError::Damaged(format!("an entry: {error}")));
+            false
+        }
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
 /// The state digest computed anew from the entries, in 48 octets of memory each.
 pub fn digest_from_entries(read: &dyn Read, context: u32) -> Result<digest::Summary, StoreError> {
     let mut items = Vec::new();

@@ -31,7 +31,7 @@
 //!   [`CHUNK_RECORDS_MAX`] records, [`CHUNK_ITEMS_MAX`] items and [`CHUNK_VALUES_MAX`] values in all of them,
 //!   [`CHUNK_BYTES_MAX`] octets as written and as many once expanded. All are checked before anything is allocated for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -313,25 +313,16 @@ fn read_names(input: &mut Reader, count: usize, budget: &mut Budget) -> Result<V
 type ShapeItem = (usize, usize);
 
 fn write_contents(out: &mut Vec<u8>, records: Vec<Record>, name_of: NameOf) {
-    let mut table: Vec<(Rc<str>, Operation)> = Vec::new();
-    let mut index: HashMap<(Rc<str>, Operation), usize> = HashMap::new();
-    for item in records.iter().flat_map(|record| &record.items) {
-        index.entry((item.attribute.clone(), item.operation)).or_insert_with_key(|key| {
-            table.push(key.clone());
-            0
-        });
-    }
-    table.sort_by(|a, b| by_name(&a.0, &b.0).then_with(|| a.cmp(b)));
-    for (at, key) in table.iter().enumerate() {
-        index.insert(key.clone(), at);
-    }
+    let table = table_of(&records);
     let mut shapes = Shapes::default();
     let mut columns = vec![Column::default(); table.len()];
     let numbers: Vec<u64> = records.iter().map(|record| record.number).collect();
     for (number, record) in (0..).zip(records) {
         let mut shape = Vec::with_capacity(record.items.len());
+        let mut next = 0;
         for item in record.items {
-            let at = index[&(item.attribute, item.operation)];
+            let at = position(&table, &item, next);
+            next = at + 1;
             shape.push((at, item.values.len()));
             item.values.into_iter().for_each(|value| columns[at].push(number, value));
         }
@@ -351,6 +342,35 @@ fn write_contents(out: &mut Vec<u8>, records: Vec<Record>, name_of: NameOf) {
         rest[0].write(out, Sources { names: &names, columns: before });
     }
 }
+
+/// The attributes and operations of all records, in canonical order of the names.
+fn table_of(records: &[Record]) -> Vec<(Rc<str>, Operation)> {
+    let mut table: Vec<(Rc<str>, Operation)> = Vec::new();
+    let mut known: HashSet<(Rc<str>, Operation)> = HashSet::new();
+    // Most records have the attributes of one before them: those are told without a look at the text.
+    let mut seen: HashSet<(*const u8, Operation)> = HashSet::new();
+    for item in records.iter().flat_map(|record| &record.items) {
+        if seen.insert((item.attribute.as_ptr(), item.operation))
+            && known.insert((item.attribute.clone(), item.operation))
+        {
+            table.push((item.attribute.clone(), item.operation));
+        }
+    }
+    table.sort_by(|a, b| by_name(&a.0, &b.0).then_with(|| a.cmp(b)));
+    table
+}
+
+/// Where an item's attribute stands in the table, most likely at `guess` or soon after.
+fn position(table: &[(Rc<str>, Operation)], item: &Item, guess: usize) -> usize {
+    let is_it = |(attribute, operation): &(Rc<str>, Operation)| {
+        *operation == item.operation
+            && (Rc::ptr_eq(attribute, &item.attribute) || *attribute == item.attribute)
+    };
+    let found = table.iter().skip(guess).take(NEAR).position(is_it).map(|at| guess + at);
+    found.or_else(|| table.iter().position(is_it)).unwrap_or_default()
+}
+
+const NEAR: usize = 16;
 
 /// The shapes met so far, and that of each record.
 #[derive(Default)]

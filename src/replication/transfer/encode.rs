@@ -204,9 +204,9 @@ impl<'r> Encoder<'r> {
 
     fn write_full(mut self, checkpoint: &SignedCheckpoint) -> Result<Encoded, EncodeError> {
         let mut parents = Vec::new();
-        lookup::scan_entries(self.read, self.context.number, &mut |entry| {
-            self.new.push(entry.uuid, None, entry.rdn.as_str());
-            parents.push(entry.parent);
+        lookup::scan_names(self.read, self.context.number, &mut |uuid, parent, rdn| {
+            self.new.push(uuid, None, rdn);
+            parents.push(parent);
             true
         })?;
         self.new.sort();
@@ -396,7 +396,8 @@ impl<'r> Encoder<'r> {
             let gone = touched.iter().filter(|value| !there.contains(value)).cloned().collect();
             for (operation, values) in [(Operation::Add, there), (Operation::Remove, gone)] {
                 if !values.is_empty() {
-                    items.push(self.item_of(attribute.name(), values, operation)?);
+                    let name = self.spelled(attribute.name());
+                    items.push(self.item_of(name, values, operation)?);
                 }
             }
         }
@@ -404,17 +405,16 @@ impl<'r> Encoder<'r> {
     }
 
     fn item(&mut self, attribute: Attribute, operation: Operation) -> Result<Item, StoreError> {
-        let name = attribute.name().to_owned();
-        self.item_of(&name, attribute.into_values(), operation)
+        let name = self.spelled(attribute.name());
+        self.item_of(name, attribute.into_values(), operation)
     }
 
     fn item_of(
         &mut self,
-        name: &str,
+        attribute: Rc<str>,
         values: Vec<Vec<u8>>,
         operation: Operation,
     ) -> Result<Item, StoreError> {
-        let attribute = self.spelled(name);
         let values = values.into_iter().map(|value| self.value(value)).collect::<Result<_, _>>()?;
         Ok(Item { attribute, operation, values })
     }
@@ -431,13 +431,13 @@ impl<'r> Encoder<'r> {
 
     /// A value that is exactly the name of an entry travels as the entry's number.
     fn value(&mut self, octets: Vec<u8>) -> Result<Value, StoreError> {
-        if let Some(by_text) = &self.by_text {
-            let found = by_text.find(&self.new, &mut self.texts, &octets);
-            return Ok(found.map_or(Value::Octets(octets), |index| Value::Entry(index as u64)));
-        }
         // In a repair only few entries have numbers.
         if matches!(self.known, Known::Bases(_)) || !octets.contains(&b'=') {
             return Ok(Value::Octets(octets));
+        }
+        if let Some(by_text) = &self.by_text {
+            let found = by_text.find(&self.new, &mut self.texts, &octets);
+            return Ok(found.map_or(Value::Octets(octets), |index| Value::Entry(index as u64)));
         }
         let dn = std::str::from_utf8(&octets).ok().and_then(|text| Dn::parse(text).ok());
         let Some(dn) = dn else { return Ok(Value::Octets(octets)) };

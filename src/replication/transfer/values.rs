@@ -204,9 +204,12 @@ const RUNS_MAX: usize = STREAMS - DIGITS;
 #[derive(Default)]
 struct Writer {
     streams: [Vec<u8>; STREAMS],
+    /// Patterns so far, by number.
     known: HashMap<Vec<u8>, u64>,
     news: u64,
     entry_before: u64,
+    /// Room for the pattern in the making.
+    text: Vec<u8>,
 }
 
 impl Writer {
@@ -217,47 +220,60 @@ impl Writer {
     }
 
     fn octets(&mut self, octets: &[u8], pieces: &[Piece], sources: Sources, record: u32) {
-        let is_pattern = is_plain(octets);
-        let mut text = octets.to_vec();
-        if is_pattern {
-            for (piece, token) in pieces.iter().zip(FIRST_PIECE..) {
-                replace(&mut text, &piece.of(sources, record), token);
-            }
-            text = self.take_digits(text);
-        }
-        if let Some(known) = self.known.get(&text) {
-            put(&mut self.streams[FORM], KNOWN + known);
+        if !is_plain(octets) {
+            self.new_text(NEW_OCTETS, octets);
             return;
         }
-        put(&mut self.streams[FORM], if is_pattern { NEW_PATTERN } else { NEW_OCTETS });
-        put(&mut self.streams[LENGTH], text.len() as u64);
-        self.streams[TEXT].extend_from_slice(&text);
-        // Octets with tokens of patterns in them are not looked up: the two must not be taken for one another.
-        if is_pattern {
-            self.known.insert(text, self.news);
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        text.extend_from_slice(octets);
+        for (piece, token) in pieces.iter().zip(FIRST_PIECE..) {
+            replace(&mut text, &piece.of(sources, record), token);
         }
+        self.take_digits(&mut text);
+        match self.known.get(text.as_slice()) {
+            Some(known) => put(&mut self.streams[FORM], KNOWN + known),
+            None => {
+                self.known.insert(text.clone(), self.news);
+                self.new_text(NEW_PATTERN, &text);
+            }
+        }
+        self.text = text;
+    }
+
+    fn new_text(&mut self, form: u64, text: &[u8]) {
+        put(&mut self.streams[FORM], form);
+        put(&mut self.streams[LENGTH], text.len() as u64);
+        self.streams[TEXT].extend_from_slice(text);
         self.news += 1;
     }
 
     /// Moves the digits to their streams, unless they are so scattered that they are not numbers.
-    fn take_digits(&mut self, text: Vec<u8>) -> Vec<u8> {
+    fn take_digits(&mut self, text: &mut Vec<u8>) {
+        if !text.iter().any(u8::is_ascii_digit) {
+            return;
+        }
         let runs = || text.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit());
         let digits = || runs().filter(|run| run[0].is_ascii_digit());
         if digits().count() > RUNS_MAX || digits().any(|run| run.len() > RUN_DIGITS_MAX) {
-            return text;
+            return;
         }
-        let mut pattern = Vec::with_capacity(text.len());
         let mut stream = DIGITS;
-        for run in runs() {
-            if run[0].is_ascii_digit() {
-                self.streams[stream].extend_from_slice(run);
-                stream += 1;
-                pattern.push(FIRST_DIGITS + (run.len() - 1) as u8);
+        let (mut kept, mut at) = (0, 0);
+        while at < text.len() {
+            let run = text[at..].iter().take_while(|octet| octet.is_ascii_digit()).count();
+            if run == 0 {
+                text[kept] = text[at];
+                at += 1;
             } else {
-                pattern.extend_from_slice(run);
+                self.streams[stream].extend_from_slice(&text[at..at + run]);
+                stream += 1;
+                text[kept] = FIRST_DIGITS + (run - 1) as u8;
+                at += run;
             }
+            kept += 1;
         }
-        pattern
+        text.truncate(kept);
     }
 
     fn finish(self, out: &mut Vec<u8>) {
@@ -281,7 +297,8 @@ fn replace(text: &mut Vec<u8>, piece: &[u8], token: u8) -> usize {
         return 0;
     }
     let Some(at) = memmem::find(text, piece) else { return 0 };
-    text.splice(at..at + piece.len(), [token]);
+    text[at] = token;
+    text.drain(at + 1..at + piece.len());
     piece.len() - 1
 }
 
