@@ -32,6 +32,9 @@ pub enum Command {
     /// Connected sites
     #[command(subcommand)]
     Site(Site),
+    /// Transfers that wait because they would delete too much
+    #[command(subcommand)]
+    Hold(Hold),
     /// Check the configuration; every problem goes to standard error with file and line
     Check(ConfigFile),
     /// Run the daemon in the foreground
@@ -152,6 +155,58 @@ pub enum Site {
         /// The other site's card; `-` is standard input
         #[arg(value_name = "CARD")]
         card: PathBuf,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Send nothing to a site until it is resumed; what comes in is still taken
+    Pause(Connected),
+    /// Send to a site again
+    Resume(Connected),
+    /// Forget the connection to a site and keep its entries
+    Detach(Connected),
+    /// Delete the entries of a site that was detached
+    Purge(Connected),
+}
+
+/// A connected site, and whether only to look.
+#[derive(Args, Debug)]
+pub struct Connected {
+    #[arg(value_name = "SITE")]
+    pub name: String,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub site: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Hold {
+    /// List them
+    List {
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Show one
+    Show {
+        #[arg(value_name = "HOLD")]
+        hold: u64,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Let one take effect
+    Approve {
+        #[arg(value_name = "HOLD")]
+        hold: u64,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Keep what is here; the naming context stays as it is
+    Reject {
+        #[arg(value_name = "HOLD")]
+        hold: u64,
         #[command(flatten)]
         site: ConfigFile,
     },

@@ -54,12 +54,12 @@ fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Res
     Ok(OK)
 }
 
-fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
+pub(super) fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
     SqliteStore::open(&config.site.data).map_err(|error| Failure::new(TRY_AGAIN, error))
 }
 
 /// Gives `look` one consistent view of the store.
-fn view<T>(config: &Config, look: impl FnOnce(&dyn ReadStore) -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn view<T>(config: &Config, look: impl FnOnce(&dyn ReadStore) -> Result<T, Failure>) -> Result<T, Failure> {
     let mut reader = SqliteReader::open(&config.site.data).or_fail(TRY_AGAIN, || "the store".to_owned())?;
     let snapshot = reader.snapshot().or_fail(TRY_AGAIN, || "the store".to_owned())?;
     look(&snapshot)

@@ -9,6 +9,7 @@ mod exchange;
 mod generate;
 mod init;
 mod mail;
+mod operator;
 mod run;
 mod sample;
 mod site;
@@ -16,7 +17,7 @@ mod site;
 pub use arguments::Arguments;
 pub use failure::Failure;
 
-use arguments::{Command, Entry, Format, Site};
+use arguments::{Command, Entry, Format, Hold, Site};
 
 use crate::directory::export::Options;
 
@@ -26,6 +27,14 @@ pub fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Init(init) => init::run(&init),
         Command::Card(site) => site::card(&site.config),
         Command::Site(Site::Add { card, site }) => site::add(&card, &site.config),
+        Command::Site(Site::Pause(site)) => operator::pause(&site, true),
+        Command::Site(Site::Resume(site)) => operator::pause(&site, false),
+        Command::Site(Site::Detach(site)) => operator::detach(&site),
+        Command::Site(Site::Purge(site)) => operator::purge(&site),
+        Command::Hold(Hold::List { json, site }) => operator::list_holds(json, &site.config),
+        Command::Hold(Hold::Show { hold, site }) => operator::show_hold(hold, &site.config),
+        Command::Hold(Hold::Approve { hold, site }) => operator::decide(hold, true, &site.config),
+        Command::Hold(Hold::Reject { hold, site }) => operator::decide(hold, false, &site.config),
         Command::Check(site) => site::check(&site.config),
         Command::Run(site) => run::run(&site.config),
         Command::Import { file, site } => directory::import(&file, &site.config),

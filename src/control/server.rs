@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::conversation::Conversation;
 use super::import::{self, Failure};
-use super::operation::Operation;
+use super::operation::{self, Operation};
 use crate::cli::failure::{DATA, OK, TRY_AGAIN, UNAVAILABLE};
 use crate::daemon::Daemon;
 use crate::daemon::replicator::ReplicatorError;
@@ -73,6 +73,16 @@ fn carry_out(operation: &Operation, conversation: &mut Conversation, daemon: &Da
         Operation::Verify { partner } => {
             ask(Input::Verify { site: partner.clone() }, partner.as_deref(), conversation, daemon)
         }
+        Operation::Word { word } => match daemon.replicator().tell(word.input()) {
+            Ok(events) => {
+                writeln!(conversation.out, "{}", operation::report(&events))?;
+                Ok(OK)
+            }
+            Err(failure) => {
+                writeln!(conversation.err, "bridgehead: {failure}")?;
+                Ok(TRY_AGAIN)
+            }
+        },
         Operation::Deliver { mailbox } => deliver(mailbox.as_deref(), conversation, daemon),
         Operation::Reload => match daemon.reload() {
             Ok(()) => Ok(OK),

@@ -20,7 +20,7 @@ use tracing::error;
 use super::events;
 use crate::directory::sqlite::SqliteStore;
 use crate::directory::{StoreError, Write};
-use crate::replication::engine::{Engine, EngineConfig, Header, Input, Outcome, Output};
+use crate::replication::engine::{Engine, EngineConfig, Event, Header, Input, Outcome, Output};
 
 /// Requests that share one transaction, at the most.
 const GROUP_MAX: usize = 256;
@@ -60,6 +60,7 @@ enum Request {
     },
     Job(Job),
     Input(Input),
+    Tell { input: Input, answer: oneshot::Sender<Result<Vec<Event>, String>> },
     Configure(Box<EngineConfig>),
     Stop,
 }
@@ -91,7 +92,7 @@ impl Replicator {
         mail: async_mpsc::UnboundedSender<Mail>,
     ) -> std::io::Result<(Replicator, thread::JoinHandle<()>)> {
         let (requests, queue) = mpsc::channel();
-        let worker = Worker { store, engine: None, config, queue, mail };
+        let worker = Worker { store, engine: None, config, queue, mail, outputs: Vec::new() };
         let thread =
             thread::Builder::new().name("replicator".into()).stack_size(8 << 20).spawn(|| worker.run())?;
         Ok((Replicator { requests }, thread))
@@ -100,7 +101,6 @@ impl Replicator {
     /// Hands over an opened and verified message. The outcome comes when it is durable.
     pub async fn received(&self, from: String, header: Header, payload: Vec<u8>) -> Result<Outcome, String> {
         let (answer, outcome) = oneshot::channel();
-        let gone = || "the store failed or the daemon is stopping".to_owned();
         self.requests.send(Request::Received { from, header, payload, answer }).map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -139,6 +139,13 @@ impl Replicator {
         let _ = self.requests.send(Request::Input(input));
     }
 
+    /// Tells the engine an operator's word and waits until what followed from it is on disk.
+    pub fn tell(&self, input: Input) -> Result<Vec<Event>, String> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Tell { input, answer }).map_err(|_| gone())?;
+        answered.blocking_recv().unwrap_or_else(|_| Err(gone()))
+    }
+
     /// Puts a new configuration in force with the next transaction.
     pub fn configure(&self, config: EngineConfig) {
         let _ = self.requests.send(Request::Configure(Box::new(config)));
@@ -149,6 +156,10 @@ impl Replicator {
     }
 }
 
+fn gone() -> String {
+    "the store failed or the daemon is stopping; nothing was changed".to_owned()
+}
+
 struct Worker {
     store: SqliteStore,
     /// None until it was started on what is on disk: at first, and after the store failed.
@@ -156,11 +167,14 @@ struct Worker {
     config: EngineConfig,
     queue: mpsc::Receiver<Request>,
     mail: async_mpsc::UnboundedSender<Mail>,
+    /// What the engine decided in this transaction.
+    outputs: Vec<Output>,
 }
 
 /// What to tell whom once the transaction has ended.
 enum Reply {
     Outcome(oneshot::Sender<Result<Outcome, String>>, Outcome),
+    Events(oneshot::Sender<Result<Vec<Event>, String>>, Vec<Event>),
     Job(Answer),
 }
 
@@ -201,6 +215,7 @@ impl Worker {
         let mut replies = Vec::with_capacity(group.len());
         let ended = self.attempt(group, &mut replies);
         if let Err(failure) = &ended {
+            self.outputs.clear();
             error!(event = "store-failed", %failure, "nothing of this transaction was kept; senders will try again");
             self.engine = None;
         }
@@ -210,6 +225,13 @@ impl Worker {
                     // The session that waited for this may be gone; its sender will repeat, which is harmless.
                     let _ = answer.send(match &ended {
                         Ok(()) => Ok(outcome),
+                        Err(failure) => Err(failure.to_string()),
+                    });
+                }
+                Reply::Events(answer, events) => {
+                    // The command that waited for this was interrupted; the word counts.
+                    let _ = answer.send(match &ended {
+                        Ok(()) => Ok(events),
                         Err(failure) => Err(failure.to_string()),
                     });
                 }
@@ -247,6 +269,17 @@ impl Worker {
                 Request::Input(input) => {
                     engine.handle(&mut tx, now, input)?;
                 }
+                Request::Tell { input, answer } => {
+                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    let before = self.outputs.len();
+                    engine.handle(&mut tx, now, input)?;
+                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    let events = self.outputs[before..].iter().filter_map(|output| match output {
+                        Output::Event(event) => Some(event.clone()),
+                        Output::Mail { .. } => None,
+                    });
+                    replies.push(Reply::Events(answer, events.collect()));
+                }
                 Request::Configure(config) => {
                     self.config = *config;
                     engine = started(&self.config, &mut tx, now)?;
@@ -255,13 +288,14 @@ impl Worker {
             }
         }
         tx.commit()?;
+        self.outputs.extend(std::iter::from_fn(|| engine.output()));
         self.engine = Some(engine);
         Ok(())
     }
 
     /// Acts on what the engine decided; what it decided is on disk.
     fn act(&mut self) {
-        while let Some(output) = self.engine.as_mut().and_then(Engine::output) {
+        for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::Mail { to, mail, payload } => {
                     // A closed channel means that we are stopping; the engine sends again after the start.

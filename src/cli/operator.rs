@@ -1,0 +1,137 @@
+//! `bridgehead hold` and `bridgehead site pause|resume|detach|purge`: what replication leaves to a person.
+//!
+//! PROMISES
+//!   Removing a site goes in steps, each with a dry run, and only the last deletes anything: pause, detach,
+//!   purge.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::arguments::Connected;
+use super::directory::{open_store, view};
+use super::failure::{CANNOT_CREATE, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
+use super::site;
+use crate::config::Config;
+use crate::control::conversation;
+use crate::control::operation::{self, Operation, Word};
+use crate::daemon::engine_config;
+use crate::replication::engine::hold::{Hold, holds};
+use crate::replication::engine::{Engine, Output};
+
+pub fn pause(site: &Connected, paused: bool) -> Result<u8, Failure> {
+    let config = connected(site)?;
+    if site.dry_run {
+        println!("{} would be {}", site.name, if paused { "paused" } else { "resumed" });
+        return Ok(OK);
+    }
+    say(&config, &Word::Pause { site: site.name.clone(), paused })
+}
+
+pub fn detach(site: &Connected) -> Result<u8, Failure> {
+    let config = connected(site)?;
+    let status = say(&config, &Word::Detach { site: site.name.clone(), dry_run: site.dry_run })?;
+    let partner = config.partners.iter().find(|partner| partner.card.name() == site.name);
+    if let (false, OK, Some(partner)) = (site.dry_run, status, partner) {
+        let aside = partner.file.with_extension("toml.detached");
+        fs::rename(&partner.file, &aside).or_fail(CANNOT_CREATE, || aside.display().to_string())?;
+        println!("its file is now {}", aside.display());
+        return ask(&config, &Operation::Reload).map(|answer| answer.unwrap_or(OK));
+    }
+    Ok(status)
+}
+
+pub fn purge(site: &Connected) -> Result<u8, Failure> {
+    let config = site::load(&site.site.config)?;
+    if config.partners.iter().any(|partner| partner.card.name() == site.name) {
+        let message = format!("{} is connected and would send its entries again; detach it first", site.name);
+        return Err(Failure::new(UNAVAILABLE, message));
+    }
+    say(&config, &Word::Purge { site: site.name.clone(), dry_run: site.dry_run })
+}
+
+/// The configuration, if it has that site.
+fn connected(site: &Connected) -> Result<Config, Failure> {
+    let config = site::load(&site.site.config)?;
+    if !config.partners.iter().any(|partner| partner.card.name() == site.name) {
+        return Err(Failure::new(UNAVAILABLE, format!("no site {} is connected", site.name)));
+    }
+    Ok(config)
+}
+
+pub fn decide(hold: u64, approve: bool, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    find(&config, hold)?;
+    say(&config, &Word::Hold { hold, approve })
+}
+
+pub fn list_holds(json: bool, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    let waiting = all(&config)?;
+    let mut out = io::stdout().lock();
+    let printed = if json {
+        serde_json::to_writer_pretty(&mut out, &waiting).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else if waiting.is_empty() {
+        writeln!(out, "nothing waits")
+    } else {
+        waiting.iter().try_for_each(|hold| writeln!(out, "{}", line(hold)))
+    };
+    printed.map(|()| OK).or_fail(IO, || "standard output".to_owned())
+}
+
+pub fn show_hold(hold: u64, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    let hold = find(&config, hold)?;
+    println!("{}", line(&hold));
+    println!("`bridgehead hold approve {}` lets it take effect; `reject` keeps {} as it is.", hold.id, hold.context);
+    Ok(OK)
+}
+
+fn line(hold: &Hold) -> String {
+    let since = Timestamp::from_millisecond(hold.since).map_or_else(|_| hold.since.to_string(), |time| time.to_string());
+    format!(
+        "{}: {}: {} of {} entries would be deleted, as {} sent since {since}",
+        hold.id, hold.context, hold.deletions, hold.entries, hold.site
+    )
+}
+
+fn all(config: &Config) -> Result<Vec<Hold>, Failure> {
+    view(config, |read| holds(read).or_fail(TRY_AGAIN, || "the store".to_owned()))
+}
+
+fn find(config: &Config, id: u64) -> Result<Hold, Failure> {
+    let found = all(config)?.into_iter().find(|hold| hold.id == id);
+    found.ok_or_else(|| Failure::new(UNAVAILABLE, format!("there is no hold {id}; `bridgehead hold list` shows them")))
+}
+
+/// Says a word to the running daemon, or to the engine here when none runs.
+fn say(config: &Config, word: &Word) -> Result<u8, Failure> {
+    if let Some(status) = ask(config, &Operation::Word { word: word.clone() })? {
+        return Ok(status);
+    }
+    let failed = |error| Failure::new(TRY_AGAIN, error);
+    let mut engine = Engine::new(engine_config(config, &site::read_key(config)?));
+    let mut store = open_store(config)?;
+    let mut tx = store.begin().map_err(failed)?;
+    engine.handle(&mut tx, Timestamp::now(), word.input()).map_err(failed)?;
+    tx.commit().map_err(failed)?;
+    // Mail that followed from it is sent by the daemon once it runs.
+    let events = std::iter::from_fn(|| engine.output()).filter_map(|output| match output {
+        Output::Event(event) => Some(event),
+        Output::Mail { .. } => None,
+    });
+    println!("{}", operation::report(&events.collect::<Vec<_>>()));
+    Ok(OK)
+}
+
+/// Asks the daemon; nothing when there is none.
+fn ask(config: &Config, operation: &Operation) -> Result<Option<u8>, Failure> {
+    let socket = config.site.control_socket();
+    let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? else {
+        return Ok(None);
+    };
+    let answer = daemon.ask(operation, None, &mut io::stdout(), &mut io::stderr());
+    answer.map(Some).or_fail(IO, || "the daemon".to_owned())
+}
