@@ -181,7 +181,7 @@ fn peer_state(
     };
     let heartbeat = millis(config.timing.heartbeat);
     let beat = peer.sent_at.map(|at| at + heartbeat);
-    if partner.paused {
+    if partner.paused || peer.paused {
         return (
             PeerState::Paused,
             "paused by the operator".into(),

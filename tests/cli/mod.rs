@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use crate::support::{Scratch, Site, free_address};
 
 mod manual;
+mod operator;
 
 fn site(scratch: &Scratch, name: &str) -> Site {
     Site::init(scratch, name, free_address(), free_address())

@@ -1,0 +1,76 @@
+//! What is left to a person: holds, and removing a site in steps.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use super::{said, status};
+use crate::support::{Direct, SOON, await_true};
+
+fn people(count: usize) -> String {
+    let mut text = String::new();
+    for n in 0..count {
+        write!(text, "dn: cn=p{n},ou=paris,o=Example\nobjectClass: person\ncn: p{n}\nsn: p\n\n").unwrap();
+    }
+    text
+}
+
+fn entries(pair: &Direct) -> u64 {
+    let context = pair.tokyo.context_status("ou=paris,o=Example");
+    context.and_then(|context| context["entries"].as_u64()).unwrap_or(0)
+}
+
+#[test]
+fn a_mass_deletion_waits_for_a_person() {
+    let mut pair = Direct::prepare("hold");
+    let file = pair.tokyo.directory.join("sites.d/paris.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("[link]", "[link]\nhold_deletions_percent = 20")).unwrap();
+    pair.paris.start();
+    pair.tokyo.start();
+    pair.paris.import(people(60).as_bytes());
+    pair.paris.sync(SOON);
+    assert_eq!(entries(&pair), 61);
+
+    let mut deletions = String::new();
+    for n in 0..40 {
+        write!(deletions, "dn: cn=p{n},ou=paris,o=Example\nchangetype: delete\n\n").unwrap();
+    }
+    pair.paris.import(deletions.as_bytes());
+    pair.paris.ok(&["sync"]);
+    await_true("a hold", SOON, || pair.tokyo.ok(&["hold", "list"]).contains("40 of 61 entries"));
+    assert_eq!(entries(&pair), 61, "nothing was deleted");
+    assert_eq!(status(&pair.paris.run(&["verify", "--wait", "1"])), 1);
+    let listed: serde_json::Value = serde_json::from_str(&pair.tokyo.ok(&["hold", "list", "--json"])).unwrap();
+    let id = listed[0]["id"].to_string();
+    assert_eq!(status(&pair.tokyo.run(&["hold", "approve", "999"])), 69);
+    pair.tokyo.ok(&["hold", "show", &id]);
+    pair.tokyo.ok(&["hold", "approve", &id]);
+    pair.paris.sync(SOON);
+    assert_eq!(entries(&pair), 21);
+    assert!(pair.tokyo.ok(&["hold", "list"]).contains("nothing waits"));
+}
+
+#[test]
+fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
+    let pair = Direct::start("detach");
+    pair.paris.import(people(5).as_bytes());
+    pair.paris.sync(SOON);
+    assert_eq!(status(&pair.tokyo.run(&["site", "purge", "paris"])), 69, "still connected");
+    pair.tokyo.ok(&["site", "pause", "paris"]);
+    assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused");
+    pair.tokyo.ok(&["site", "resume", "paris"]);
+    assert_ne!(pair.tokyo.status()["partners"][0]["state"], "paused");
+
+    assert!(pair.tokyo.ok(&["site", "detach", "paris", "--dry-run"]).contains("would be"));
+    assert_eq!(pair.tokyo.status()["partners"].as_array().unwrap().len(), 1);
+    pair.tokyo.ok(&["site", "detach", "paris"]);
+    assert_eq!(pair.tokyo.status()["partners"].as_array().unwrap().len(), 0);
+    assert_eq!(entries(&pair), 6, "the entries stay");
+
+    assert!(pair.tokyo.ok(&["site", "purge", "paris", "--dry-run"]).contains("would be"));
+    assert_eq!(entries(&pair), 6);
+    pair.tokyo.ok(&["site", "purge", "paris"]);
+    assert!(pair.tokyo.context_status("ou=paris,o=Example").is_none());
+    let gone = pair.tokyo.run(&["site", "detach", "paris"]);
+    assert_eq!(status(&gone), 69, "{}", said(&gone));
+}
