@@ -6,11 +6,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::failure::{DATA, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::site;
 use crate::config::Config;
 use crate::control::operation::Operation;
 use crate::control::{conversation, import, server};
+use crate::daemon::engine_config;
 use crate::directory::Read as ReadStore;
 use crate::directory::attributes::{Attributes, same_name};
 use crate::directory::change::{self, Change, Modification};
@@ -20,6 +23,7 @@ use crate::directory::export::{self, ExportError, Options};
 use crate::directory::ldif::Writer;
 use crate::directory::sqlite::{SqliteReader, SqliteStore};
 use crate::directory::{StoreError, filter, lookup};
+use crate::replication::engine::{Engine, Input};
 
 pub fn import(file: &Path, config_file: &Path) -> Result<u8, Failure> {
     let config = site::load(config_file)?;
@@ -39,6 +43,7 @@ fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Res
         let answer = daemon.ask(&operation, Some(input), &mut io::stdout(), &mut io::stderr());
         return answer.or_fail(IO, || "the daemon went away; whether it imported is not known".to_owned());
     }
+    let mut engine = Engine::new(engine_config(config, &site::read_key(config)?));
     let mut store = open_store(config)?;
     let aside =
         import::set_aside(input, &config.site).or_fail(IO, || config.site.data.display().to_string())?;
@@ -47,6 +52,10 @@ fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Res
     let failed = |error: StoreError| Failure::new(TRY_AGAIN, error);
     let mut tx = store.begin().map_err(failed)?;
     let changed = import::import(&mut tx, &config.site, aside).map_err(|error| refused(&error))?;
+    // What the engine does at a commit, a new invocation id among it, belongs into the commit's transaction.
+    for context in changed.contexts {
+        engine.handle(&mut tx, Timestamp::now(), Input::LocalCommit { context }).map_err(failed)?;
+    }
     tx.commit().map_err(failed)?;
     if file.is_some() {
         println!("{}", server::report(changed.answer));
@@ -59,7 +68,10 @@ pub(super) fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
 }
 
 /// Gives `look` one consistent view of the store.
-pub(super) fn view<T>(config: &Config, look: impl FnOnce(&dyn ReadStore) -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn view<T>(
+    config: &Config,
+    look: impl FnOnce(&dyn ReadStore) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut reader = SqliteReader::open(&config.site.data).or_fail(TRY_AGAIN, || "the store".to_owned())?;
     let snapshot = reader.snapshot().or_fail(TRY_AGAIN, || "the store".to_owned())?;
     look(&snapshot)

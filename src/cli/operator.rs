@@ -85,12 +85,16 @@ pub fn show_hold(hold: u64, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let hold = find(&config, hold)?;
     println!("{}", line(&hold));
-    println!("`bridgehead hold approve {}` lets it take effect; `reject` keeps {} as it is.", hold.id, hold.context);
+    println!(
+        "`bridgehead hold approve {}` lets it take effect; `reject` keeps {} as it is.",
+        hold.id, hold.context
+    );
     Ok(OK)
 }
 
 fn line(hold: &Hold) -> String {
-    let since = Timestamp::from_millisecond(hold.since).map_or_else(|_| hold.since.to_string(), |time| time.to_string());
+    let since = Timestamp::from_millisecond(hold.since)
+        .map_or_else(|_| hold.since.to_string(), |time| time.to_string());
     format!(
         "{}: {}: {} of {} entries would be deleted, as {} sent since {since}",
         hold.id, hold.context, hold.deletions, hold.entries, hold.site
@@ -103,7 +107,9 @@ fn all(config: &Config) -> Result<Vec<Hold>, Failure> {
 
 fn find(config: &Config, id: u64) -> Result<Hold, Failure> {
     let found = all(config)?.into_iter().find(|hold| hold.id == id);
-    found.ok_or_else(|| Failure::new(UNAVAILABLE, format!("there is no hold {id}; `bridgehead hold list` shows them")))
+    found.ok_or_else(|| {
+        Failure::new(UNAVAILABLE, format!("there is no hold {id}; `bridgehead hold list` shows them"))
+    })
 }
 
 /// Says a word to the running daemon, or to the engine here when none runs.

@@ -60,7 +60,10 @@ enum Request {
     },
     Job(Job),
     Input(Input),
-    Tell { input: Input, answer: oneshot::Sender<Result<Vec<Event>, String>> },
+    Tell {
+        input: Input,
+        answer: oneshot::Sender<Result<Vec<Event>, String>>,
+    },
     Configure(Box<EngineConfig>),
     Stop,
 }

@@ -40,7 +40,8 @@ fn a_mass_deletion_waits_for_a_person() {
     await_true("a hold", SOON, || pair.tokyo.ok(&["hold", "list"]).contains("40 of 61 entries"));
     assert_eq!(entries(&pair), 61, "nothing was deleted");
     assert_eq!(status(&pair.paris.run(&["verify", "--wait", "1"])), 1);
-    let listed: serde_json::Value = serde_json::from_str(&pair.tokyo.ok(&["hold", "list", "--json"])).unwrap();
+    let listed: serde_json::Value =
+        serde_json::from_str(&pair.tokyo.ok(&["hold", "list", "--json"])).unwrap();
     let id = listed[0]["id"].to_string();
     assert_eq!(status(&pair.tokyo.run(&["hold", "approve", "999"])), 69);
     pair.tokyo.ok(&["hold", "show", &id]);
