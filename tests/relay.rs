@@ -299,7 +299,8 @@ async fn implicit_tls_and_new_certificates() {
     relay_config.listeners = vec![listener.clone()];
     let bound = Listener::bind(&listener.address).await.unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], bound.port().unwrap()));
-    let service = Service::new(Relay::with_tls(Arc::new(relay_config), no_roots()), Arc::new(Nobody), None);
+    let relay = Relay::with_tls(Arc::new(relay_config.clone()), no_roots());
+    let service = Service::new(relay.clone(), Arc::new(Nobody), None);
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(bound, listener, service.clone(), stopped));
     let connect = async |roots: rustls::RootCertStore| {
@@ -309,7 +310,7 @@ async fn implicit_tls_and_new_certificates() {
     let mut client = Client::greeted(connect(made.roots.clone()).await.unwrap()).await;
     client.say("EHLO me", "250").await;
     let renewed = certificate(files.path(), ListenerTlsMode::Implicit);
-    service.load_certificates().unwrap();
+    relay.reconfigure(Arc::new(relay_config));
     client.send(b"the old session goes on\r\n").await;
     assert!(connect(made.roots).await.is_err());
     Client::greeted(connect(renewed.roots.clone()).await.unwrap()).await;

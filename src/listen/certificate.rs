@@ -1,4 +1,5 @@
-//! Certificates of the listeners, read from PEM files and read again on request.
+//! Certificates of the listeners, read from PEM files and read again when the
+//! configuration is put in force anew (SIGHUP) and on request.
 //!
 //! FAILURE
 //!   A file that cannot be used is reported; the certificate that was in force stays so. Before there was any, STARTTLS is
@@ -6,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -16,12 +17,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::relay::{ListenerConfig, ListenerTls};
+use crate::config::relay::ListenerTls;
+use crate::relay::Settings;
 
 /// The certificates in force, by listener.
 #[derive(Default)]
 pub struct Certificates {
     acceptors: ArcSwap<HashMap<String, TlsAcceptor>>,
+    /// The configuration for which the files were read last, well or badly.
+    read_for: Mutex<Weak<Settings>>,
 }
 
 /// A certificate or key cannot be used; the operator is to mend it.
@@ -34,10 +38,16 @@ pub enum CertificateError {
 }
 
 impl Certificates {
+    /// Whether another configuration took force since the files were read.
+    pub fn are_stale(&self, settings: &Arc<Settings>) -> bool {
+        !std::ptr::eq(self.read_for().as_ptr(), Arc::as_ptr(settings))
+    }
+
     /// Reads the files of all listeners; all or nothing takes force.
-    pub fn load(&self, listeners: &[ListenerConfig]) -> Result<(), CertificateError> {
+    pub fn load(&self, settings: &Arc<Settings>) -> Result<(), CertificateError> {
+        *self.read_for() = Arc::downgrade(settings);
         let mut acceptors = HashMap::new();
-        for listener in listeners {
+        for listener in &settings.config.listeners {
             if let Some(tls) = &listener.tls {
                 acceptors.insert(listener.name.clone(), acceptor(tls)?);
             }
@@ -48,6 +58,10 @@ impl Certificates {
 
     pub fn acceptor(&self, listener: &str) -> Option<TlsAcceptor> {
         self.acceptors.load().get(listener).cloned()
+    }
+
+    fn read_for(&self) -> MutexGuard<'_, Weak<Settings>> {
+        self.read_for.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,7 +15,8 @@
 
 use bytes::Buf;
 
-use super::body::{Passage, send};
+use super::body::Passage;
+use super::form::send;
 use super::grammar::Step;
 use super::refusal::Refusal;
 use super::session::{End, Flow, Session};

@@ -15,7 +15,9 @@ mod certificate;
 mod chunk;
 mod client;
 mod counters;
+mod form;
 mod grammar;
+mod hello;
 pub mod intercept;
 mod proxy;
 mod refusal;
@@ -37,6 +39,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::config::relay::{ListenAddress, ListenerConfig, ListenerTlsMode, Network, RelayConfig};
@@ -74,6 +77,7 @@ impl Service {
             admission: Arc::default(),
             certificates: Certificates::default(),
         });
+        raise_descriptor_limit();
         if let Err(error) = service.load_certificates() {
             warn!(target: "bridgehead::listen", %error, "TLS is not available");
         }
@@ -82,7 +86,17 @@ impl Service {
 
     /// Reads the listeners' certificates again; those in force stay so where one cannot be used.
     pub fn load_certificates(&self) -> Result<(), CertificateError> {
-        self.certificates.load(&self.relay.settings().config.listeners)
+        self.certificates.load(&self.relay.settings())
+    }
+
+    /// The certificate of a listener, by the configuration in force.
+    pub(crate) fn acceptor(&self, listener: &str) -> Option<TlsAcceptor> {
+        if self.certificates.are_stale(&self.relay.settings())
+            && let Err(error) = self.load_certificates()
+        {
+            warn!(target: "bridgehead::listen", %error, "the former certificates stay in force");
+        }
+        self.certificates.acceptor(listener)
     }
 
     /// What happened since the start.
@@ -209,7 +223,7 @@ async fn welcome(
     };
     service.counters.session();
     let stream = if implicit_tls {
-        let Some(acceptor) = service.certificates.acceptor(&config.name) else { return };
+        let Some(acceptor) = service.acceptor(&config.name) else { return };
         match timeout(HANDSHAKE_PATIENCE, acceptor.accept(plain)).await {
             Ok(Ok(tls)) => Stream::Tls(Box::new(tls.into())),
             _ => return,
@@ -257,6 +271,15 @@ async fn turn_away(plain: &mut Plain, refusal: Refusal, service: &Service) {
     let mut out = Vec::new();
     refusal.reply(&service.relay.settings().config.limits).write_to(&mut out);
     let _ = timeout(ACCEPT_PAUSE, plain.write_all(&out)).await;
+}
+
+/// A session needs two descriptors, and the soft limit is often 1,024 only.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        debug!(target: "bridgehead::listen", %error, "cannot raise the limit on open files");
+    }
 }
 
 const BACKLOG: u32 = 1024;

@@ -24,14 +24,13 @@ use tracing::debug;
 use super::Service;
 use super::chunk::Chunks;
 use super::client::Client;
-use super::grammar::{Grammar, Step};
+use super::grammar::Grammar;
 use super::refusal::Refusal;
 use super::transaction::Transaction;
 use crate::config::relay::{ListenerConfig, ListenerTlsMode, Protocol};
 use crate::limits::COMMAND_BUFFER_BYTES;
 use crate::relay::Settings;
 use crate::relay::stream::Stream;
-use crate::smtp::xforward;
 use crate::smtp::{Command, CommandError, Enhanced, Extensions, Line, Reply};
 
 /// One session.
@@ -140,7 +139,7 @@ impl Session {
         if self.input.is_empty() { Ok(()) } else { self.refuse(Refusal::EarlyTalker).and(Err(End::Said)) }
     }
 
-    fn greet(&mut self) {
+    pub(super) fn greet(&mut self) {
         let protocol = if self.listener.protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
         let text = format!("{} {protocol} bridgehead", self.settings.config.hostname);
         self.say(&Reply::new(220, None, &text));
@@ -224,148 +223,6 @@ impl Session {
             Command::Xclient(arguments) => self.xclient(arguments),
             Command::NotImplemented => self.refuse(Refusal::NotImplemented),
         }
-    }
-
-    async fn hello(&mut self, domain: &str, extended: bool, lmtp: bool) -> Flow {
-        if lmtp != (self.listener.protocol == Protocol::Lmtp) {
-            let need = if lmtp { "This is SMTP: EHLO or HELO" } else { "This is LMTP: LHLO" };
-            return self.refuse(Refusal::OutOfSequence(need));
-        }
-        self.end_transaction();
-        self.settings = self.service.relay.settings();
-        if self.grammar.accept(Step::Hello).is_err() {
-            return self.refuse(Refusal::Internal);
-        }
-        self.client.helo = Some(domain.into());
-        self.client.extended = extended;
-        self.client.lmtp = lmtp;
-        let hostname = self.settings.config.hostname.clone();
-        if !extended {
-            self.offered = Extensions::default();
-            self.say(&Reply::new(250, None, &hostname));
-            return Ok(());
-        }
-        self.offered = self.extensions().await;
-        let mut text = hostname;
-        for line in self.offered.lines() {
-            text.push('\n');
-            text.push_str(&line);
-        }
-        self.say(&Reply::new(250, None, &text));
-        Ok(())
-    }
-
-    /// What we can honour: our own extensions through those of every next hop that we know. One that was never reached
-    /// is asked now, for a moment.
-    async fn extensions(&mut self) -> Extensions {
-        let config = &self.settings.config;
-        let mut offered = Extensions {
-            pipelining: true,
-            size: Some(config.limits.message_bytes_max),
-            eight_bit_mime: true,
-            smtputf8: true,
-            dsn: true,
-            enhanced_status_codes: true,
-            chunking: true,
-            starttls: !self.stream.is_tls() && self.listener.tls.is_some(),
-            ..Extensions::default()
-        };
-        if let Some(auth) = &self.listener.auth
-            && (self.stream.is_tls() || auth.without_tls)
-        {
-            offered.auth = true;
-            offered.auth_mechanisms = "PLAIN LOGIN".into();
-        }
-        if self.trusted_peer {
-            offered.xforward = xforward::XFORWARD.into();
-            offered.xclient = xforward::XCLIENT.into();
-        }
-        for config in self.settings.next_hops.iter() {
-            let hop = self.service.relay.next_hop(config);
-            if hop.extensions().is_none() {
-                self.service.relay.probe(&self.settings, config, PROBE_PATIENCE).await;
-            }
-            if let Some(extensions) = hop.extensions() {
-                offered = offered.through(&extensions);
-            }
-        }
-        offered
-    }
-
-    fn xforward(&mut self, arguments: &str) -> Flow {
-        if !self.trusted_peer {
-            return self.refuse(Refusal::NotTrusted("XFORWARD"));
-        }
-        if self.transaction.is_some() {
-            return self.refuse(Refusal::OutOfSequence("XFORWARD goes before MAIL"));
-        }
-        match self.client.forwarded.update(arguments, xforward::XFORWARD) {
-            Ok(()) => self.ok("Ok"),
-            Err(error) => self.refuse(Refusal::Attribute(attribute_text(error))),
-        }
-    }
-
-    /// From here on the session is another client's.
-    fn xclient(&mut self, arguments: &str) -> Flow {
-        if !self.trusted_peer {
-            return self.refuse(Refusal::NotTrusted("XCLIENT"));
-        }
-        if self.transaction.is_some() {
-            return self.refuse(Refusal::OutOfSequence("XCLIENT goes before MAIL"));
-        }
-        let mut told = crate::smtp::ClientAttributes::default();
-        if let Err(error) = told.update(arguments, xforward::XCLIENT) {
-            return self.refuse(Refusal::Attribute(attribute_text(error)));
-        }
-        let was = self.client.address;
-        if let Some(ip) = told.address {
-            self.client.address = Some(SocketAddr::new(ip, told.port.unwrap_or(0)));
-        }
-        self.client = Client {
-            helo: told.helo,
-            login: told.login,
-            tls: self.client.tls,
-            ..Client::new(self.client.address.or(was))
-        };
-        self.grammar = Grammar::new(self.client.address.map(|a| a.ip()));
-        self.offered = Extensions::default();
-        self.greet();
-        Ok(())
-    }
-
-    async fn start_tls(&mut self) -> Flow {
-        if self.stream.is_tls() {
-            return self.refuse(Refusal::TlsActive);
-        }
-        let Some(acceptor) = self.service.certificates.acceptor(&self.listener.name) else {
-            let refusal =
-                if self.listener.tls.is_some() { Refusal::TlsUnavailable } else { Refusal::NotImplemented };
-            return self.refuse(refusal);
-        };
-        // Octets behind STARTTLS would be taken for commands under TLS (CVE-2011-0411).
-        if !self.input.is_empty() {
-            return self.refuse(Refusal::Pipelined("STARTTLS")).and(Err(End::Said));
-        }
-        self.end_transaction();
-        self.say(&Reply::new(220, Enhanced(2, 0, 0), "Go ahead"));
-        self.flush().await?;
-        let patience = self.settings.config.limits.command_timeout;
-        let stream = std::mem::replace(&mut self.stream, Stream::Closed);
-        let Stream::Plain(plain) = stream else {
-            return Err(End::Gone(io::ErrorKind::InvalidInput.into()));
-        };
-        match timeout(patience, acceptor.accept(plain)).await {
-            Ok(Ok(tls)) => self.stream = Stream::Tls(Box::new(tls.into())),
-            Ok(Err(error)) => return Err(End::Gone(error)),
-            Err(_) => return Err(End::Gone(io::ErrorKind::TimedOut.into())),
-        }
-        // Nothing that was said in the clear counts any more (RFC 3207 section 4.2).
-        let address = self.client.address;
-        self.client = Client::new(address);
-        self.client.tls = true;
-        self.offered = Extensions::default();
-        self.grammar = Grammar::new(address.map(|a| a.ip()));
-        Ok(())
     }
 
     /// What has to be done before mail is taken.
@@ -469,7 +326,11 @@ impl Session {
     /// Waits for more of a message.
     pub(super) async fn await_data(&mut self, room: usize) -> Flow {
         self.input.reserve(room);
-        let patience = self.settings.config.limits.data_timeout;
+        let limits = &self.settings.config.limits;
+        let patience = limits.data_timeout;
+        if self.started.elapsed() > limits.session_timeout {
+            return self.refuse(Refusal::SessionTimeout).and(Err(End::Said));
+        }
         match timeout(patience, self.stream.read_buf(&mut self.input)).await {
             Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(_)) => Ok(()),
@@ -488,16 +349,5 @@ impl Session {
     }
 }
 
-fn attribute_text(error: xforward::AttributeError) -> &'static str {
-    match error {
-        xforward::AttributeError::Syntax => "Attributes are NAME=value",
-        xforward::AttributeError::Unknown => "Attribute not supported",
-        xforward::AttributeError::Value => "Attribute value malformed",
-    }
-}
-
 /// For the last words of a session.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long EHLO waits to learn what a next hop offers that was never reached.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);

@@ -32,8 +32,10 @@ pub fn trace<'a>(installation: &str, listener: &str, recipients: impl Iterator<I
 /// The header field, folded, with its final CRLF.
 pub fn received(hostname: &str, client: &Client, trace: &str, now: &Zoned) -> Vec<u8> {
     let mut field = String::with_capacity(256);
-    let helo = client.helo.as_deref().unwrap_or("unknown");
-    let _ = write!(field, "Received: from {helo}");
+    field.push_str("Received: from ");
+    // The client's own words must not end the field, open a comment or need SMTPUTF8.
+    let harmless = |c: char| if c.is_ascii_graphic() && !"();<>\\\"".contains(c) { c } else { '?' };
+    field.extend(client.helo.as_deref().unwrap_or("unknown").chars().map(harmless));
     match client.address {
         Some(address) => {
             let ip = address.ip().to_canonical();
@@ -96,6 +98,14 @@ mod tests {
             "{field}"
         );
         assert!(field.ends_with(";\r\n\tSun, 22 Nov 2026 14:05:06 +0100\r\n"), "{field}");
+    }
+
+    #[test]
+    fn what_the_client_says_of_itself_cannot_break_the_field() {
+        let mut client = Client::new(None);
+        client.helo = Some("ü (x; y\\\r\nBcc: z".into());
+        let field = received("b.example", &client, "bh-1-2", &Zoned::now());
+        assert!(field.starts_with(b"Received: from ???x??y???Bcc:?z (local)\r\n\tby"), "{field:?}");
     }
 
     #[test]

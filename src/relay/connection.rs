@@ -139,6 +139,11 @@ impl Connection {
         !self.input.is_empty()
     }
 
+    /// QUIT, as far as that goes without waiting.
+    pub fn say_goodbye(&mut self) {
+        self.stream.try_write(b"QUIT\r\n");
+    }
+
     /// Sends the commands and reads their replies, one for each.
     pub async fn exchange(
         &mut self,

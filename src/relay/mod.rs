@@ -187,11 +187,14 @@ impl Relay {
     /// Reaches a next hop whose extensions are not known yet, within `patience`, so that our EHLO can offer what it does.
     pub async fn probe(&self, settings: &Settings, config: &Arc<NextHopConfig>, patience: Duration) {
         let hop = self.next_hop(config);
-        if hop.extensions().is_none()
-            && !hop.is_backed_off()
-            && let Ok(Ok(lease)) = tokio::time::timeout(patience, self.lease(&hop, settings, false)).await
-        {
-            lease.release();
+        if hop.extensions().is_some() || hop.is_backed_off() {
+            return;
+        }
+        match tokio::time::timeout(patience, self.lease(&hop, settings, false)).await {
+            Ok(Ok(lease)) => lease.release(),
+            Ok(Err(_)) => {}
+            // The next client shall not wait for it again.
+            Err(_) => hop.failed(&settings.config.limits),
         }
     }
 

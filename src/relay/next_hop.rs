@@ -95,7 +95,14 @@ impl NextHop {
     /// Closes connections that were idle for too long; tells how many are left.
     pub fn sweep(&self, idle_max: Duration) -> usize {
         let mut idle = self.idle();
-        idle.retain_mut(|i| i.since.elapsed() < idle_max && i.connection.is_quiet());
+        idle.retain_mut(|i| {
+            let quiet = i.connection.is_quiet();
+            let young = i.since.elapsed() < idle_max;
+            if quiet && !young {
+                i.connection.say_goodbye();
+            }
+            quiet && young
+        });
         if idle.is_empty() {
             idle.shrink_to_fit();
         }

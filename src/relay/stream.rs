@@ -55,6 +55,15 @@ impl Stream {
         }
     }
 
+    /// Writes what goes without waiting; for what need not arrive.
+    pub fn try_write(&self, octets: &[u8]) {
+        let _ = match self {
+            Stream::Plain(Plain::Tcp(stream)) => stream.try_write(octets),
+            Stream::Plain(Plain::Unix(stream)) => stream.try_write(octets),
+            Stream::Tls(_) | Stream::Closed => Ok(0),
+        };
+    }
+
     pub fn is_tls(&self) -> bool {
         matches!(self, Stream::Tls(_))
     }
