@@ -68,6 +68,7 @@ pub fn print(card_text: &str) -> String {
         "# A connected site. The card is pinned as it came; `bridgehead site add` writes this file.\n\
          card = {}\n\n[link]\n#paused = false              # nothing is sent; what comes in is still taken\n\
          #part_bytes = \"512 KiB\"     # the smaller of this, the general setting and the site's own limit\n\
+         #hold_deletions_percent = 30 # more than this share of a naming context at once waits for `bridgehead hold approve`\n\
          #inbound = []                # only these naming contexts are taken; default: all that it masters or passes on\n\
          #outbound = []               # only these naming contexts are sent; default: all\n",
         multi_line(card_text)
@@ -87,17 +88,22 @@ pub fn parse(file: &Path, text: &str) -> Result<PartnerConfig, Problems> {
     let card = root.required("card", "the site's card", Card::parse_verified);
     let link = root.section("link");
     let name = card.as_ref().map_or("", Card::name);
-    let link = link.map_or_else(|| Partner::new(name), |section| read_link(section, name));
+    let link = link.map_or_else(|| unconfigured(name), |section| read_link(section, name));
     root.finish();
     document.finish(card.map(|card| PartnerConfig { file: file.to_owned(), card, link }))
 }
 
+/// A link about which nothing was said.
+fn unconfigured(name: &str) -> Partner {
+    Partner { delete_percent_max: limits::HOLD_DELETIONS_PERCENT, part_bytes_max: u64::MAX, ..Partner::new(name) }
+}
+
 fn read_link(section: Section, name: &str) -> Partner {
-    let mut link = Partner::new(name);
+    let mut link = unconfigured(name);
     link.paused = section.boolean("paused").unwrap_or(false);
     link.one_way = section.boolean("one_way").unwrap_or(false);
     let bounds = limits::PART_BYTES_MIN as u64..limits::REPLICATION_MESSAGE_BYTES_MAX as u64 / 2;
-    link.part_bytes_max = section.octets("part_bytes", bounds).unwrap_or(u64::MAX);
+    link.part_bytes_max = section.octets("part_bytes", bounds).unwrap_or(link.part_bytes_max);
     link.day_bytes_max = section.octets("bytes_per_day", 65_536..1 << 50);
     let percent = section.number("hold_deletions_percent", 0..101);
     link.delete_percent_max = percent.map_or(link.delete_percent_max, |percent| percent as u8);
