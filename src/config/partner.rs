@@ -95,7 +95,11 @@ pub fn parse(file: &Path, text: &str) -> Result<PartnerConfig, Problems> {
 
 /// A link about which nothing was said.
 fn unconfigured(name: &str) -> Partner {
-    Partner { delete_percent_max: limits::HOLD_DELETIONS_PERCENT, part_bytes_max: u64::MAX, ..Partner::new(name) }
+    Partner {
+        delete_percent_max: limits::HOLD_DELETIONS_PERCENT,
+        part_bytes_max: u64::MAX,
+        ..Partner::new(name)
+    }
 }
 
 fn read_link(section: Section, name: &str) -> Partner {

@@ -104,14 +104,14 @@ fn write(
     Ok(())
 }
 
-/// The beginning of what [`write`] wrote: entryUUID, parent, RDN.
+/// The beginning of what [`write()`] wrote: entryUUID, parent, RDN.
 pub(super) fn read_name(octets: &[u8]) -> Result<(Uuid, Uuid, &str), EntryError> {
     let mut d = Decoder::new(octets);
     array(&mut d, Some(4))?;
     Ok((uuid_from(&mut d)?, uuid_from(&mut d)?, d.str()?))
 }
 
-/// Reads what [`write`] wrote; lengths are believed only as far as octets are there.
+/// Reads what [`write()`] wrote; lengths are believed only as far as octets are there.
 pub(super) fn read(octets: &[u8]) -> Result<Entry, EntryError> {
     let mut d = Decoder::new(octets);
     array(&mut d, Some(4))?;

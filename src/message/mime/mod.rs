@@ -1,6 +1,6 @@
 //! Replication mail as RFC 5322 messages: made here, found again there.
 //!
-//! [`compose`] makes the smallest mail that says to a person what it is; [`extract`] finds the sealed message in whatever
+//! [`compose()`] makes the smallest mail that says to a person what it is; [`extract()`] finds the sealed message in whatever
 //! mail systems made of it. Both ends meet in a mark in the text, by which a mail that lost its attachment is known.
 
 mod compose;
