@@ -119,7 +119,7 @@ async fn play(script: &Script, writing: bool) -> String {
 /// Reads lines of the server: `wanted` of them or, where that is not known, until it falls silent.
 async fn answers(client: &mut TcpStream, pending: &mut Vec<u8>, wanted: usize, writing: bool) -> Vec<String> {
     let mut lines = Vec::new();
-    let patience = Duration::from_millis(if writing { 700 } else { 10_000 });
+    let patience = Duration::from_millis(if writing { 1300 } else { 10_000 });
     while lines.len() < wanted {
         if let Some(end) = pending.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
