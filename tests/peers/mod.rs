@@ -3,6 +3,7 @@
 //! One server plays the mail system between the sites: Paris is behind it as the recipe has it, Tokyo is the world. Mail of both
 //! goes through it, and ordinary mail passes beside bridgehead or through it.
 
+mod clients; // swaks, Python's smtplib and aiosmtpd: TLS, AUTH, pipelining, LMTP, PROXY, XCLIENT
 mod exim;
 mod opensmtpd;
 mod sendmail;

@@ -5,4 +5,5 @@
 
 mod filters; // before-queue and after-queue: bridgehead in the path of all incoming mail
 mod replication; // replication-mail: 10,000 entries, then changes; ordinary mail never comes near
+mod tls; // Postfix as a next hop that offers TLS
 mod smarthost; // smarthost: bridgehead in the path of all outgoing mail

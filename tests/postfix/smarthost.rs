@@ -5,14 +5,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::{
-    Client, Postfix, Recorder, SOON, Scratch, Site, free_address, ordinary_message, without_trace,
+    Client, Dkim, Postfix, Recorder, SOON, Scratch, Site, free_address, ordinary_message, without_trace,
 };
 
 /// Postfix, then bridgehead, then whatever listens at `next_hop`.
 struct Chain {
     postfix: Postfix,
     site: Site,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 fn chain(test: &str, next_hop: SocketAddr) -> Chain {
@@ -22,7 +22,7 @@ fn chain(test: &str, next_hop: SocketAddr) -> Chain {
     plan.apply("smarthost", own, free_address());
     let mut site = Site::init(&scratch, "paris", own, next_hop);
     site.start();
-    Chain { postfix: plan.start(), site, _scratch: scratch }
+    Chain { postfix: plan.start(), site, scratch }
 }
 
 const SENDER: &str = "<renee@outside.example>";
@@ -45,6 +45,20 @@ fn mail_arrives_unchanged_with_the_parameters_of_its_envelope() {
     assert!(recipient.contains("NOTIFY=SUCCESS,DELAY"), "{recipient}");
     assert!(recipient.contains("ORCPT=rfc822;friend@far.example"), "{recipient}");
     assert!(arrived.text().starts_with("Received: "), "our trace header is first");
+}
+
+#[test]
+fn a_dkim_signature_still_verifies() {
+    let world = Recorder::start();
+    let chain = chain("smarthost-dkim", world.address);
+    let dkim = Dkim::new(&chain.scratch);
+    let signed = dkim.sign(&ordinary_message("signed"));
+    let mut client = Client::greet(chain.postfix.address);
+    client.transact(&format!("{SENDER} BODY=8BITMIME"), &["<friend@far.example>"], &signed).expect(250);
+    let arrived = world.await_message_for("friend@far.example", SOON);
+    assert!(dkim.verifies(&arrived.message), "{}", arrived.text());
+    let spoiled = arrived.text().replace("trailing blanks   ", "trailing blanks ");
+    assert!(!dkim.verifies(spoiled.as_bytes()), "one blank less must be noticed");
 }
 
 #[test]

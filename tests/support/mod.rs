@@ -9,6 +9,8 @@
 
 mod client;
 mod courier;
+mod certificate;
+mod dkim;
 mod jail;
 mod ldif;
 mod messages;
@@ -20,8 +22,10 @@ mod sample;
 mod site;
 mod slapd;
 
+pub use certificate::Certificate;
 pub use client::{Client, Reply};
 pub use courier::{ByHand, deliver};
+pub use dkim::Dkim;
 pub use jail::{Jail, peers, recipe};
 pub use ldif::{Entries, read_independently};
 pub use messages::{ordinary_message, without_trace};

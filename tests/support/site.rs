@@ -49,6 +49,17 @@ impl Site {
         self.directory.join("bridgehead.toml")
     }
 
+    /// Puts a line below the header of a table of the configuration file, and whole tables at its end.
+    pub fn configure(&self, table: &str, line: &str, tables: &str) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        let header = format!("{table}\n");
+        let at = text.find(&header).or_else(|| text.find(table)).expect("the table is there");
+        let at = at + text[at..].find('\n').expect("an end of line") + 1;
+        let text = format!("{}{line}\n{}\n{tables}\n", &text[..at], &text[at..]);
+        fs::write(self.config(), text).expect("the configuration");
+        self.ok(&["check"]);
+    }
+
     /// Exchanges cards in both directions, as the two administrators would.
     pub fn introduce(&self, other: &Site) {
         self.accept_card_of(other);
