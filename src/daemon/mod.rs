@@ -16,7 +16,7 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
@@ -161,6 +161,8 @@ async fn serve(
     control: std::os::unix::net::UnixListener,
     queue: mpsc::UnboundedReceiver<replicator::Mail>,
 ) -> Result<(), Failure> {
+    // Before anything listens: whoever can reach the daemon may also stop it.
+    let signals = Signals::install()?;
     let config = site.config();
     let relay = Relay::new(Arc::new(config.relay.clone()));
     let service = Service::new(relay.clone(), Arc::new(Interceptor::new(site.clone())), None);
@@ -177,7 +179,7 @@ async fn serve(
     info!(event = "started", site = config.site.name, version = env!("CARGO_PKG_VERSION"), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    until_stopped(&daemon).await?;
+    until_stopped(signals, &daemon).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     info!(event = "stopping", "no new sessions; those under way may finish");
     stop.send_replace(true);
@@ -186,16 +188,31 @@ async fn serve(
     Ok(())
 }
 
+/// The signals that the daemon heeds instead of ending at once.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Signals, Failure> {
+        let on = |kind| signal(kind).or_fail(IO, || "signals".to_owned());
+        Ok(Signals {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Returns on SIGTERM and SIGINT; SIGHUP reads the configuration again.
-async fn until_stopped(daemon: &Arc<Daemon>) -> Result<(), Failure> {
-    let on = |kind| signal(kind).or_fail(IO, || "signals".to_owned());
-    let (mut terminate, mut interrupt, mut hangup) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+async fn until_stopped(mut signals: Signals, daemon: &Arc<Daemon>) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
                 let daemon = daemon.clone();
                 let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
                 if let Ok(Err(problems)) = reloaded {
