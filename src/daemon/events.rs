@@ -76,6 +76,9 @@ pub fn log(event: &Event) {
                 "the site holds what our own naming context lost; taking it back"
             );
         }
+        Event::Repairing { site, context, entries } => {
+            info!(event = "repairing", site, context, entries, "entries that differ are on their way");
+        }
         Event::Conflict { context, dn, reason } => {
             warn!(event = "conflict", context, dn, reason, "stays as it was changed here since the restore");
         }

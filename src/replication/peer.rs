@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 use super::engine::Timing;
 use super::pacing::{RoundTrip, Window};
 use super::parts::TransferId;
-use super::wire::{Notice, Standing};
+use super::wire::{DigestItem, Notice, Standing};
 use crate::directory::{Digest, Position, Read, StoreError, Table, Write};
 
 /// Milliseconds since 1970, UTC.
@@ -78,6 +78,10 @@ pub struct Peer {
     #[n(26)]
     #[cbor(default)]
     pub paused: bool,
+    /// Answers in comparisons of digests, on their way out.
+    #[n(27)]
+    #[cbor(default)]
+    pub digests: Vec<DigestItem>,
     /// Times the question was put.
     #[n(25)]
     #[cbor(default)]
@@ -169,6 +173,9 @@ pub struct Link {
     #[n(8)]
     #[cbor(default)]
     pub ask_full: bool,
+    /// We compare digests with the site, to be repaired by it; then the comparison begins again.
+    #[n(12)]
+    pub verify_at: Option<Millis>,
     /// The history behind the full load that comes in.
     #[n(11)]
     pub ancestors: Option<(TransferId, Vec<Point>)>,
@@ -236,6 +243,7 @@ impl Link {
             told: false,
             owed: false,
             ancestors: None,
+            verify_at: None,
         }
     }
 

@@ -18,15 +18,32 @@ pub struct Workload {
     units: Vec<String>,
     group: bool,
     next: u64,
+    condemned: usize,
 }
 
 impl Workload {
     pub fn new(context: &str) -> Workload {
-        Workload { context: context.into(), people: Vec::new(), units: Vec::new(), group: false, next: 0 }
+        Workload {
+            context: context.into(),
+            people: Vec::new(),
+            units: Vec::new(),
+            group: false,
+            next: 0,
+            condemned: 0,
+        }
+    }
+
+    /// The next commit deletes so many people.
+    pub fn condemn(&mut self, count: usize) {
+        self.condemned = count.min(self.people.len());
     }
 
     /// The changes of one commit.
     pub fn next(&mut self, dice: &mut Dice) -> Vec<Change> {
+        if self.condemned > 0 {
+            let count = std::mem::take(&mut self.condemned);
+            return (0..count).map(|_| self.delete(dice)).collect();
+        }
         let many = if dice.percent(10) { dice.between(5, 30) } else { dice.between(1, 3) };
         (0..many).map(|_| self.one(dice)).collect()
     }

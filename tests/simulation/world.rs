@@ -4,15 +4,20 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::rc::Rc;
 
-use bridgehead::directory::context::create_context;
+use bridgehead::directory::context::{ContextRecord, contexts, create_context, put_context};
+use bridgehead::directory::digest::Summary;
 use bridgehead::directory::dn::Dn;
+use bridgehead::directory::entry::Entry;
+use bridgehead::directory::lookup;
 use bridgehead::directory::memory::MemoryStore;
+use bridgehead::directory::replica::{Replay, ReplayError};
 use bridgehead::replication::engine::Header;
 use bridgehead::replication::engine::{
     BounceStatus, EngineConfig, Event, Input, KnownSite, Partner, Passage, Timing,
 };
 use bridgehead::replication::parts::{Part, TransferId};
 use bridgehead::replication::peer::Peer;
+use bridgehead::replication::schedule::Schedule;
 use bridgehead::replication::transfer::{Base, Manifest};
 use bridgehead::replication::wire::{Message, VectorItem};
 use ed25519_dalek::SigningKey;
@@ -39,6 +44,9 @@ pub struct Knobs {
     /// Sites that are put back to an earlier day.
     pub restores: u64,
     pub part_bytes_max: u64,
+    pub schedule: Schedule,
+    pub day_bytes_max: Option<u64>,
+    pub delete_percent_max: u8,
     /// Larger mails come back.
     pub passes_bytes_max: usize,
     /// People in the first commit of every site.
@@ -105,6 +113,8 @@ pub struct World {
     /// Mails handed to the network since the last reset: (from, to, was anything but a vector in it).
     pub mails: Vec<(usize, usize, bool)>,
     pub bytes: u64,
+    /// When mails were handed to the network.
+    pub posted_at: Vec<i64>,
     /// The next part of this index gets lost.
     pub lose_part: Option<u32>,
     /// Parts that were handed to the network: different ones, and again.
@@ -138,6 +148,9 @@ impl Knobs {
             skew: *dice.pick(&[0, 5_000, DAY]),
             restores: *dice.pick(&[0, 0, 0, 1, 2]),
             part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
+            schedule: Schedule::Always,
+            day_bytes_max: None,
+            delete_percent_max: 100,
             passes_bytes_max: *dice.pick(&[usize::MAX, usize::MAX, 40_000]),
             bulk: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 40]),
             commits: 5 + dice.below(15),
@@ -167,6 +180,9 @@ impl World {
             let partners = neighbours.iter().map(|&m| {
                 let mut partner = Partner::new(&names[m]);
                 partner.part_bytes_max = knobs.part_bytes_max;
+                partner.schedule = knobs.schedule.clone();
+                partner.day_bytes_max = knobs.day_bytes_max;
+                partner.delete_percent_max = knobs.delete_percent_max;
                 if hub {
                     partner.outbound = Passage::All;
                 }
@@ -197,6 +213,7 @@ impl World {
             trace: VecDeque::new(),
             mails: Vec::new(),
             bytes: 0,
+            posted_at: Vec::new(),
             lose_part: None,
             parts_posted: (0, 0),
             tamper: false,
@@ -344,6 +361,41 @@ impl World {
         self.input(n, Input::Start, Crash::No);
     }
 
+    /// A replica loses an entry behind the engine's back; its digest tells, its position does not.
+    pub fn spoil(&mut self, n: usize, context: &str) {
+        let all = contexts(&self.sites[n].store).expect("the store is sound");
+        let record = all.into_iter().find(|record| record.dn.to_string() == context).expect("it is held");
+        let mut found = None;
+        let visit = &mut |entry: Entry| {
+            found = Some(entry.uuid).filter(|_| !entry.parent.is_nil());
+            found.is_none()
+        };
+        lookup::scan_entries(&self.sites[n].store, record.number, visit).expect("the store is sound");
+        let mut tx = self.sites[n].store.begin();
+        let mut replay = Replay::begin(&mut tx, &record);
+        replay.delete(found.expect("it has entries")).expect("it is there");
+        let entries = record.entries - 1;
+        let found = match replay.finish(record.position, Summary { entries, digest: record.digest }) {
+            Err(ReplayError::Digest { found, .. }) => found,
+            other => panic!("{other:?}"),
+        };
+        let spoiled = ContextRecord { entries, digest: found, ..record };
+        put_context(&mut tx, &spoiled).expect("the store in memory does not fail");
+        tx.commit();
+    }
+
+    /// Somebody deletes many people.
+    pub fn delete_people(&mut self, n: usize, count: usize) {
+        self.sites[n].workload.condemn(count);
+        self.work(n, 0);
+    }
+
+    pub fn refresh_all(&mut self) {
+        for n in 0..self.sites.len() {
+            self.input(n, Input::Refresh { site: None }, Crash::No);
+        }
+    }
+
     pub fn work(&mut self, n: usize, bulk: u64) {
         let crash = self.crash();
         let came = self.sites[n].commit(self.now, &mut self.dice, bulk, crash);
@@ -449,6 +501,7 @@ impl World {
             }
         }
         self.bytes += payload.len() as u64;
+        self.posted_at.push(self.now);
         let letter = Letter { from, to, mail, left: self.now, payload: Rc::new(payload) };
         if letter.payload.len() > self.knobs.passes_bytes_max {
             let at = self.now + self.delay();
@@ -480,7 +533,7 @@ impl World {
     }
 
     pub fn note(&mut self, line: String) {
-        if self.trace.len() == TRACE_MAX {
+        if self.trace.len() == TRACE_MAX && std::env::var_os("BRIDGEHEAD_SEED").is_none() {
             self.trace.pop_front();
         }
         let at = self.now - START;

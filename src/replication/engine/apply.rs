@@ -107,12 +107,12 @@ impl Turn<'_> {
                 continue;
             }
             let link = peer.link(context);
-            let whole = link.ask_full;
+            let (whole, repairing) = (link.ask_full || link.verify_at.is_some(), link.verify_at.is_some());
             let ancestors = match &link.ancestors {
                 Some((id, ancestors)) if *id == assembly.transfer() => ancestors.clone(),
                 _ => Vec::new(),
             };
-            match self.judge(&manifest, &said, &ancestors, whole)? {
+            match self.judge(&manifest, &said, &ancestors, (whole, repairing))? {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Refuse(reason) => {
@@ -126,7 +126,7 @@ impl Turn<'_> {
                 }
                 Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
                 Verdict::Merge(checkpoint) => {
-                    if self.merge_from(from, &assembly, &manifest, &checkpoint)? {
+                    if self.merge_from(from, &assembly, &manifest, &checkpoint, &ancestors)? {
                         self.discard(peer, &assembly)?;
                         self.moved(from, peer, context)?;
                         peer.link(context).push_at = Some(self.now);
@@ -158,7 +158,7 @@ impl Turn<'_> {
         manifest: &Manifest,
         said: &Checkpoint,
         ancestors: &[Point],
-        whole: bool,
+        (whole, repairing): (bool, bool),
     ) -> Result<Verdict, StoreError> {
         let name = said.context.to_string();
         let own = self.config.key.verifying_key();
@@ -180,7 +180,11 @@ impl Turn<'_> {
             return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
         };
         let here = target == position;
-        if record.is_on_history(&target) && !(whole && here && manifest.base == Base::Nothing) {
+        if manifest.base == Base::Repair && !repairing {
+            return Ok(Verdict::Refuse("nobody asked for a repair".into()));
+        }
+        let again = here && ((whole && manifest.base == Base::Nothing) || manifest.base == Base::Repair);
+        if record.is_on_history(&target) && !again {
             return Ok(Verdict::Obsolete);
         }
         Ok(match manifest.base {
@@ -196,7 +200,7 @@ impl Turn<'_> {
             Base::Nothing if ours => Verdict::Merge(checkpoint),
             Base::Nothing if whole || leads_from(ancestors, &target, &position) => Verdict::Apply(checkpoint),
             Base::Nothing => Verdict::Obsolete,
-            Base::Repair => Verdict::Obsolete,
+            Base::Repair => Verdict::Apply(checkpoint),
         })
     }
 
@@ -206,10 +210,11 @@ impl Turn<'_> {
         assembly: &Assembly,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
+        ancestors: &[Point],
     ) -> Result<bool, StoreError> {
         let Some(record) = self.context(&checkpoint.context.to_string()).cloned() else { return Ok(false) };
         match assembly.open(self.tx.as_read()) {
-            Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, &mut body),
+            Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, ancestors, &mut body),
             Err(PartError::Store(error)) => Err(error),
             Err(error) => {
                 self.not_applied(from, &record.dn.to_string(), error.to_string());
@@ -375,6 +380,7 @@ impl Turn<'_> {
         let link = peer.link(context);
         link.asks = 0;
         link.ask_full = false;
+        link.verify_at = None;
         if own == link.theirs {
             link.ask_at = None;
         }

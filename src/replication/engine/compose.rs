@@ -20,10 +20,10 @@ use crate::replication::wire::{self, Heard, Hello, Message, PartItem, Request, V
 pub const PART_BYTES_MIN: u64 = 16 << 10;
 /// Bytes of parts in one turn; the rest follows in the next, so that memory stays bounded.
 const TURN_BYTES_MAX: usize = 16 << 20;
-/// Lost parts are asked for this often; then what came of the transfer is dropped.
-const IN_VAIN_MAX: u32 = 4;
 /// One position with its digest, as encoded.
 const LINEAGE_ITEM_BYTES: usize = 64;
+/// After so many questions in vain the site's history and ours have nothing in common.
+const FORKED_ASKS: u32 = 6;
 /// What a message needs besides its parts, without the vector.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -117,14 +117,16 @@ impl Turn<'_> {
     /// Everything that is due to a site that answered.
     pub(super) fn compose(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
         let requests = self.requests(partner, peer)?;
+        let digests = self.comparisons(peer)?;
         let (items, flown) = self.parts_to_send(partner, peer)?;
-        if !(flown || !requests.is_empty() || self.has_to_speak(peer)) {
+        if !(flown || !requests.is_empty() || !digests.is_empty() || self.has_to_speak(peer)) {
             return Ok(());
         }
         let vector = self.vector(partner, peer);
         let mut messages = pack(items, &vector, self.part_limit(partner, peer) as usize);
         let first = &mut messages[0];
         first.requests = requests;
+        first.digests = digests;
         first.notices = std::mem::take(&mut peer.notices);
         if std::mem::take(&mut peer.hello_owed) {
             first.hello = Some(self.hello(partner, true));
@@ -205,9 +207,13 @@ impl Turn<'_> {
             link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
             link.asks += 1;
             let whole = link.ask_full;
+            let parted = link.asks == FORKED_ASKS && !whole;
+            if let (true, Some((ours, _)), Some((theirs, _))) = (parted, own, link.theirs) {
+                let (site, context) = (partner.site.clone(), name.clone());
+                self.event(Event::Forked { site, context, ours: ours.into(), theirs: theirs.into() });
+            }
             let base = own.filter(|_| !whole);
-            let in_vain = link.asks > IN_VAIN_MAX;
-            let incomplete = self.incomplete(&partner.site, &name, in_vain)?;
+            let incomplete = self.incomplete(&partner.site, &name)?;
             self.event(Event::Requested {
                 site: partner.site.clone(),
                 context: name.clone(),
@@ -229,7 +235,7 @@ impl Turn<'_> {
     }
 
     /// What is missing of transfers of which something has arrived.
-    fn incomplete(&mut self, site: &str, context: &str, in_vain: bool) -> Result<Vec<Request>, StoreError> {
+    fn incomplete(&self, site: &str, context: &str) -> Result<Vec<Request>, StoreError> {
         let mut requests = Vec::new();
         for assembly in Assembly::all_from(self.tx.as_read(), site)? {
             let other = match assembly.manifest() {
@@ -241,11 +247,6 @@ impl Turn<'_> {
                 _ => false,
             };
             if other || assembly.is_complete() {
-                continue;
-            }
-            if in_vain {
-                // The site does not know it any more.
-                assembly.drop_all(self.tx)?;
                 continue;
             }
             let missing = assembly.missing(wire::RANGES_MAX);

@@ -62,6 +62,11 @@ impl Turn<'_> {
                 self.serve(partner, &mut peer, request, newest)?;
             }
         }
+        if newest {
+            for item in &message.digests {
+                self.compare_digests(partner, &mut peer, item)?;
+            }
+        }
         for notice in message.notices {
             self.event(Event::Noticed { site: from.to_owned(), code: notice.code, text: notice.text });
         }

@@ -29,6 +29,9 @@ pub enum Input {
     Bounced { to: String, mail: u64, status: BounceStatus, enhanced: String, text: String },
     /// Exchange now, with one site or with all, and ask for an answer.
     Sync { site: Option<String> },
+    /// Ask one site or all for everything in which we differ: the way out of a fork, at the cost of what
+    /// only this site holds.
+    Refresh { site: Option<String> },
     /// Compare digests with one site or with all.
     Verify { site: Option<String> },
     /// The operator's word on a transfer that waits.
@@ -133,6 +136,12 @@ pub enum Event {
         site: String,
         context: String,
         position: Shown,
+    },
+    /// So many entries differ at the site; they are on their way.
+    Repairing {
+        site: String,
+        context: String,
+        entries: u64,
     },
     /// Two histories claim the same point.
     Forked {

@@ -29,6 +29,7 @@ pub mod inbound;
 pub mod interface;
 pub mod operator;
 pub mod outbound;
+pub mod repair;
 pub mod restore;
 pub mod serve;
 pub mod turn;
@@ -88,11 +89,13 @@ impl Engine {
             Input::Bounced { to, mail, status, enhanced, text } => {
                 turn.bounced(&to, mail, status, &enhanced, &text)?;
             }
+            Input::Refresh { site } => turn.refresh_from(site.as_deref())?,
             Input::Hold { hold, approve } => turn.decide(hold, approve)?,
             Input::Pause { site, paused } => turn.pause(&site, paused)?,
             Input::Detach { site, dry_run } => turn.detach(&site, dry_run)?,
             Input::Purge { site, dry_run } => turn.purge(&site, dry_run)?,
-            Input::Sync { site } | Input::Verify { site } => turn.ask_all(site.as_deref())?,
+            Input::Sync { site } => turn.ask_all(site.as_deref())?,
+            Input::Verify { site } => turn.verify_with(site.as_deref())?,
         }
         turn.speak_where_due(&self.due)?;
         turn.end(&mut self.due)?;

@@ -6,7 +6,7 @@
 //!   contexts that the site masters, which no other site's data can be part of.
 
 use super::Event;
-use super::turn::Turn;
+use super::turn::{Turn, point};
 use crate::directory::context::remove_context;
 use crate::directory::{StoreError, Table};
 use crate::replication::parts::{Assembly, Outgoing};
@@ -23,6 +23,24 @@ impl Turn<'_> {
         self.put_back(site, peer);
         self.event(Event::Paused { site: site.to_owned(), paused });
         Ok(())
+    }
+
+    /// Gives up what is held of naming contexts in which the site differs, and takes what it sends.
+    pub(super) fn refresh_from(&mut self, site: Option<&str>) -> Result<(), StoreError> {
+        self.each_other_partner(None, |turn, partner, peer| {
+            if site.is_some_and(|site| site != partner.site) {
+                return false;
+            }
+            for link in &mut peer.links {
+                let record = turn.context(&link.context);
+                let ours = record.is_some_and(|record| record.master == turn.config.site);
+                if !ours && link.theirs.is_some() && link.theirs != record.and_then(point) {
+                    link.ask_full = true;
+                    link.ask_at = Some(turn.now);
+                }
+            }
+            true
+        })
     }
 
     /// Forgets all that is known of the connection. The configuration must stop to name the site.

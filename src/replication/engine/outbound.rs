@@ -96,7 +96,7 @@ impl Turn<'_> {
 
     fn answered_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
         let heartbeat = peer.sent_at.map_or(self.now, |at| at + millis(self.config.timing.heartbeat));
-        let links = peer.links.iter().flat_map(|link| [link.push_at, link.ask_at]).flatten();
+        let links = peer.links.iter().flat_map(|link| [link.push_at, link.ask_at, link.verify_at]).flatten();
         let unsent = self.may_send_parts(peer).then(|| self.budget_opens(partner, peer));
         let timers = [peer.hello_at, peer.answer_at, peer.ask_again_at, peer.retry_at, unsent];
         links.chain(timers.into_iter().flatten()).chain([heartbeat]).min()

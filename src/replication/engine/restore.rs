@@ -193,10 +193,11 @@ impl Turn<'_> {
         record: &ContextRecord,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
+        ancestors: &[Point],
         body: &mut dyn Source,
     ) -> Result<bool, StoreError> {
         self.tx.savepoint()?;
-        let merged = self.merge_within(record, manifest, checkpoint, body);
+        let merged = self.merge_within(record, manifest, checkpoint, ancestors, body);
         self.tx.end_savepoint(merged.is_ok())?;
         match merged {
             Ok(()) => {
@@ -224,10 +225,11 @@ impl Turn<'_> {
         record: &ContextRecord,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
+        ancestors: &[Point],
         body: &mut dyn Source,
     ) -> Result<(), Stop> {
         let theirs = self.unpack(record, manifest, checkpoint, body)?;
-        let mut changes = self.difference(record, &theirs, checkpoint)?;
+        let mut changes = self.difference(record, &theirs, checkpoint, ancestors)?;
         context::remove_context(self.tx, theirs.number)?;
 
         let mut own = record.clone();
@@ -285,14 +287,19 @@ impl Turn<'_> {
         record: &ContextRecord,
         theirs: &ContextRecord,
         checkpoint: &Checkpoint,
+        ancestors: &[Point],
     ) -> Result<Vec<Change>, Stop> {
         let read = self.tx.as_read();
-        let parted =
-            record.lineage.iter().rev().find(|(end, _)| end.invocation == checkpoint.position.invocation);
-        let parted = parted.or(record.lineage.last()).map_or(0, |(end, _)| end.usn);
-        let touched =
-            log::touched_since(read, record.number, parted)?.map(|set| set.entries).unwrap_or_default();
-        let here = |uuid: &Uuid| touched.contains_key(uuid);
+        let parted = parting(record, &checkpoint.position, ancestors);
+        let touched = match parted {
+            Some(usn) => log::touched_since(read, record.number, usn)?.map(|set| set.entries),
+            None => None,
+        };
+        // If nobody knows what was changed here since, everything that is here stays.
+        let here = |uuid: &Uuid| match &touched {
+            Some(touched) => Ok(touched.contains_key(uuid)),
+            None => lookup::entry(read, record.number, *uuid).map(|entry| entry.is_some()),
+        };
 
         let (mut puts, mut deletes, mut there) = (Vec::new(), Vec::new(), BTreeSet::new());
         lookup::scan_entries(read, theirs.number, &mut |entry| {
@@ -301,8 +308,9 @@ impl Turn<'_> {
             true
         })?;
         let mut changes = Vec::new();
-        for entry in puts.into_iter().filter(|entry| !here(&entry.uuid)) {
-            if lookup::entry(read, record.number, entry.uuid)?.as_ref() == Some(&entry) {
+        for entry in puts {
+            if here(&entry.uuid)? || lookup::entry(read, record.number, entry.uuid)?.as_ref() == Some(&entry)
+            {
                 continue;
             }
             if let Some(dn) = lookup::dn_of(read, theirs, entry.uuid)? {
@@ -310,7 +318,7 @@ impl Turn<'_> {
             }
         }
         lookup::scan_entries(read, record.number, &mut |entry| {
-            if !there.contains(&entry.uuid) && !here(&entry.uuid) {
+            if !there.contains(&entry.uuid) {
                 deletes.push(entry.uuid);
             }
             true
@@ -318,6 +326,9 @@ impl Turn<'_> {
         changes.sort_by_key(|change| change.dn().rdns().len());
         let mut gone = Vec::new();
         for uuid in deletes {
+            if here(&uuid)? {
+                continue;
+            }
             gone.extend(lookup::dn_of(read, record, uuid)?);
         }
         gone.sort_by_key(|dn| std::cmp::Reverse(dn.rdns().len()));
@@ -333,6 +344,18 @@ fn continue_from(record: &mut ContextRecord, end: Position, digest: Digest) {
     }
     let excess = record.lineage.len().saturating_sub(LINEAGE_MAX);
     record.lineage.drain(..excess);
+}
+
+/// The last USN that two histories of one naming context share: ours, and one that stands at `target`
+/// with these ancestors.
+fn parting(record: &ContextRecord, target: &Position, ancestors: &[Point]) -> Option<u64> {
+    let ours = record.lineage.iter().map(|(end, _)| end).chain([&record.position]);
+    let theirs: Vec<&Position> = ancestors.iter().map(|(end, _)| end).chain([target]).collect();
+    let common = |end: &Position| {
+        let same = theirs.iter().filter(|other| other.invocation == end.invocation);
+        same.map(|other| other.usn.min(end.usn)).max()
+    };
+    ours.filter_map(common).max()
 }
 
 fn commit_all(

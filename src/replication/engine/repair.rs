@@ -1,0 +1,164 @@
+//! Finds the entries in which two replicas differ, and repairs only those.
+//!
+//! PROMISES
+//!   The side that begins follows: it is repaired, and only because its operator asked (`verify`). The other
+//!   side answers without remembering anything, so a lost message costs the beginning again. What is repaired
+//!   counts only if it has the digest that the master signed.
+
+use super::Event;
+use super::config::Partner;
+use super::turn::{Turn, point};
+use crate::directory::{ContextRecord, StoreError, lookup};
+use crate::replication::pacing::millis;
+use crate::replication::parts::Outgoing;
+use crate::replication::peer::Peer;
+use crate::replication::transfer::{self, Encoded};
+use crate::replication::verify::{self, Answer, Differences, VerifyError};
+use crate::replication::wire::DigestItem;
+
+impl Turn<'_> {
+    /// `verify`: every naming context is counted anew; what does not have its digest, or differs from what the
+    /// site holds at the same position, is compared with the site.
+    pub(super) fn verify_with(&mut self, site: Option<&str>) -> Result<(), StoreError> {
+        let mut wrong = Vec::new();
+        for record in &self.contexts {
+            let counted = lookup::digest_from_entries(self.tx.as_read(), record.number)?;
+            if counted.digest != record.digest {
+                wrong.push((record.dn.to_string(), record.position));
+            }
+        }
+        for (context, position) in &wrong {
+            let (site, context) = (self.config.site.clone(), context.clone());
+            self.event(Event::Differs { site, context, position: (*position).into() });
+        }
+        self.each_other_partner(None, |turn, partner, peer| {
+            if site.is_some_and(|site| site != partner.site) {
+                return false;
+            }
+            for link in &mut peer.links {
+                let Some(record) = turn.context(&link.context) else { continue };
+                if record.master == turn.config.site || !turn.takes(partner, &link.context) {
+                    continue;
+                }
+                let own = point(record);
+                if wrong.iter().any(|(context, _)| *context == link.context) {
+                    // Its digest tree cannot be trusted to find what differs.
+                    link.ask_full = true;
+                    link.ask_at = Some(turn.now);
+                } else if own != link.theirs && own.map(|own| own.0) == link.theirs.map(|theirs| theirs.0) {
+                    link.verify_at = Some(turn.now);
+                }
+            }
+            true
+        })?;
+        self.ask_all(site)
+    }
+
+    /// The comparisons that are due to begin, or to begin again.
+    pub(super) fn comparisons(&mut self, peer: &mut Peer) -> Result<Vec<DigestItem>, StoreError> {
+        let mut items = std::mem::take(&mut peer.digests);
+        let wait = peer.timeout(&self.config.timing);
+        for link in peer.links.iter_mut().filter(|link| link.verify_at.is_some_and(|at| at <= self.now)) {
+            link.verify_at = None;
+            let Some(record) = self.context(&link.context) else { continue };
+            link.verify_at = Some(self.now + wait.max(millis(self.config.timing.retry_min)));
+            let body = verify::begin(self.tx.as_read(), record)?.into();
+            items.push(DigestItem { context: link.context.clone(), position: record.position, body });
+        }
+        Ok(items)
+    }
+
+    pub(super) fn compare_digests(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        item: &DigestItem,
+    ) -> Result<(), StoreError> {
+        let Some(record) = self.context(&item.context).cloned() else { return Ok(()) };
+        let follows = peer.link(&item.context).verify_at.is_some();
+        match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
+            Ok(Answer::Equal(last)) => {
+                peer.link(&item.context).verify_at = None;
+                self.reply(peer, item, last);
+            }
+            Ok(Answer::Reply(body)) => self.reply(peer, item, Some(body)),
+            Ok(Answer::Differ(found)) => self.repair(partner, peer, &item.context, &found)?,
+            Ok(Answer::TooDifferent) if follows => {
+                let link = peer.link(&item.context);
+                link.verify_at = None;
+                link.ask_full = true;
+                link.ask_at = Some(self.now);
+            }
+            Ok(Answer::TooDifferent) => self.repair_whole(partner, peer, &item.context)?,
+            Err(VerifyError::Store(error)) => return Err(error),
+            Err(VerifyError::Malformed(error)) => {
+                self.not_applied(&partner.site, &item.context, error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, peer: &mut Peer, item: &DigestItem, body: Option<Vec<u8>>) {
+        let Some(body) = body else { return };
+        peer.digests.push(DigestItem {
+            context: item.context.clone(),
+            position: item.position,
+            body: body.into(),
+        });
+        peer.answer_at = Some(self.now);
+    }
+
+    /// So much differs that everything is sent.
+    fn repair_whole(&mut self, partner: &Partner, peer: &mut Peer, context: &str) -> Result<(), StoreError> {
+        let Some(record) = self.context(context).cloned() else { return Ok(()) };
+        if !self.sends(partner, &record) {
+            return Ok(());
+        }
+        let Some(encoded) = self.encode(&record, None)? else { return Ok(()) };
+        self.replace_chain(partner, peer, &record, encoded)
+    }
+
+    fn replace_chain(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        record: &ContextRecord,
+        encoded: Encoded,
+    ) -> Result<(), StoreError> {
+        let limit = self.part_limit(partner, peer);
+        let link = peer.link(&record.dn.to_string());
+        let Some(flight) = self.cut(partner, record, encoded, link.theirs, limit)? else { return Ok(()) };
+        for other in link.chain.drain(..).filter(|other| other.transfer != flight.transfer) {
+            Outgoing::of(&partner.site, other.transfer).drop_all(self.tx)?;
+        }
+        link.chain.push(flight);
+        Ok(())
+    }
+
+    /// We lead: sends what makes the site's entries ours.
+    fn repair(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        context: &str,
+        found: &Differences,
+    ) -> Result<(), StoreError> {
+        let Some(record) = self.context(context).cloned() else { return Ok(()) };
+        if !self.sends(partner, &record) {
+            return Ok(());
+        }
+        let Some(checkpoint) = self.checkpoint(&record)? else { return Ok(()) };
+        let (theirs, ours) = (&found.theirs, &found.ours);
+        let encoded = match transfer::encode_repair(self.tx.as_read(), &record, theirs, ours, &checkpoint) {
+            Ok(encoded) => encoded,
+            Err(transfer::EncodeError::Store(error)) => return Err(error),
+            Err(error) => {
+                self.not_applied(&partner.site, context, error.to_string());
+                return Ok(());
+            }
+        };
+        let entries = (found.theirs.len() + found.ours.len()) as u64;
+        self.event(Event::Repairing { site: partner.site.clone(), context: context.to_owned(), entries });
+        self.replace_chain(partner, peer, &record, encoded)
+    }
+}
