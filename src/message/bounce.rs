@@ -274,6 +274,18 @@ mod tests {
         assert_eq!(cause(None, ""), Cause::Unknown);
     }
 
+    #[test]
+    fn tokens_are_found_in_encoded_parts() {
+        // Returned headers in base64: Message-ID: <bh.abcdefghijklmnopqrst@alpha.example>
+        let report = "From: <MAILER-DAEMON@x>\r\nContent-Type: multipart/report; boundary=a\r\n\r\n\
+            --a\r\n\r\nno\r\n--a\r\nContent-Type: message/delivery-status\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+            --a\r\nContent-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+            TWVzc2FnZS1JRDogPGJoLmFiY2RlZmdoaWprbG1ub3BxcnN0QGFscGhhLmV4YW1wbGU+DQo=\r\n--a--\r\n";
+        let bounce = parse(report.as_bytes()).unwrap();
+        assert_eq!(bounce.tokens, ["abcdefghijklmnopqrst"]);
+        assert_eq!(bounce.message_id.as_deref(), Some("bh.abcdefghijklmnopqrst@alpha.example"));
+    }
+
     proptest! {
         #[test]
         fn any_text_is_no_panic(body in "\\PC{0,300}") {

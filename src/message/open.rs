@@ -394,6 +394,9 @@ mod tests {
             OpenError::OtherSite("gamma".into())
         );
         assert_eq!(beta_says(&alpha.0, &spelled("beta", "beta"), b""), OpenError::Reflected);
+        // A look-up that gives the card of another site does not make that one the sender.
+        let mistaken = open(&sites().beta.0, "beta", |_| Some(gamma.1.clone()), &message(b"x"));
+        assert_eq!(mistaken, Err(OpenError::UnknownSender("alpha".into())));
         let reflected = open(&alpha.0, "alpha", |_| None, &message(b"x"));
         assert!(matches!(reflected, Err(OpenError::NotOurKey(_))));
     }

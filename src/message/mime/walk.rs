@@ -254,6 +254,10 @@ mod tests {
         let head = &b"Content-Type: multipart/mixed; boundary=a\r\n\r\n"[..];
         let flat = [head, &b"--a\r\n\r\n".repeat(50_000)].concat();
         assert_eq!(walk(&flat).unwrap_err(), WalkError::TooManyParts);
+        let some = "Content-Type: multipart/mixed; boundary=b\r\n\r\n".to_owned()
+            + &"--b\r\n\r\n".repeat(PARTS_MAX / 2);
+        let often = [head, format!("--a\r\n{some}\r\n").repeat(3).as_bytes()].concat();
+        assert_eq!(walk(&often).unwrap_err(), WalkError::TooManyParts);
         assert_eq!(walk(&b"X: y\r\n".repeat(100_000)).unwrap_err(), WalkError::HeaderTooLong);
         assert_eq!(walk(&vec![b'x'; 1 << 20]).unwrap_err(), WalkError::HeaderTooLong);
         assert_eq!(walk(&[head, &b"--a".repeat(1 << 20)].concat()).unwrap().leaves.len(), 0);
