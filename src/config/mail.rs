@@ -209,7 +209,8 @@ fn read_limits(section: Section, limits: &mut RelayLimits) {
     limits.replication_message_bytes_max =
         replication.map_or(limits.replication_message_bytes_max, |bytes| bytes as usize);
     let day = Duration::from_secs(86_400);
-    let durations: [(&'static str, &mut Duration); 11] = [
+    let durations: [(&'static str, &mut Duration); 12] = [
+        ("greeting_delay", &mut limits.greeting_delay),
         ("command_timeout", &mut limits.command_timeout),
         ("data_timeout", &mut limits.data_timeout),
         ("slow_grace", &mut limits.slow_grace),

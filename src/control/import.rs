@@ -76,8 +76,11 @@ pub fn set_aside(input: &mut dyn Read, site: &SiteConfig) -> io::Result<File> {
 /// Creates the naming contexts that this site masters, where they are not there yet.
 pub fn own_contexts(tx: &mut dyn Write, site: &SiteConfig) -> Result<(), ContextError> {
     for dn in &site.contexts {
-        if context::context(tx.as_read(), dn)?.is_none() {
-            context::create_context(tx, dn, &site.name, random_uuid())?;
+        match context::context(tx.as_read(), dn)? {
+            None => drop(context::create_context(tx, dn, &site.name, random_uuid())?),
+            // A replica of another site's: to write to it would make two masters.
+            Some(record) if record.master != site.name => return Err(ContextError::Exists(dn.clone())),
+            Some(_) => {}
         }
     }
     Ok(())

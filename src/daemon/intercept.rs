@@ -117,8 +117,8 @@ async fn accept(site: &Site, opened: Opened, bytes: usize) -> Reply {
 fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> Reply {
     let noted = Reply::new(250, Enhanced(2, 0, 0), "noted");
     let config = site.config();
-    let mailbox = envelope.mailbox.to_string();
-    let returned_to = token::split_return_path(&config.site.mailbox, &mailbox).flatten();
+    let mailbox = envelope.mailbox.as_str();
+    let returned_to = token::split_return_path(&config.site.mailbox, mailbox).flatten();
     let tokens = returned_to.into_iter().chain(bounce.tokens.iter().map(String::as_str));
     let sites = || config.partners.iter().map(|partner| partner.card.name());
     let sent = tokens.filter_map(|token| site.key.check_token(token, sites())).next();

@@ -8,18 +8,22 @@ pub mod replicator;
 
 mod events;
 mod intercept;
+mod recipients;
 mod submission;
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
 
 use crate::cli::failure::{CONFIG, Failure, IO, OrFail, TRY_AGAIN, UNAVAILABLE};
 use crate::config::{self, Config, Problems};
@@ -33,7 +37,11 @@ use crate::replication::engine::{EngineConfig, KnownSite, Partner};
 use crate::smtp::{Path, Reply};
 
 use intercept::Interceptor;
+use recipients::KnownRecipients;
 use replicator::Replicator;
+
+/// How long mail on its way to the next hop may take after everything else has stopped.
+const SUBMISSIONS_END: Duration = Duration::from_secs(10);
 
 /// What the daemon's rooms share of the site.
 pub struct Site {
@@ -134,8 +142,17 @@ pub fn run(mut config: Config, key: SiteKey) -> Result<(), Failure> {
     let (replicator, thread) = started.or_fail(IO, || "the replicator".to_owned())?;
     let socket = config.site.control_socket();
     let site = Arc::new(Site { config: ArcSwap::from_pointee(config), key, replicator });
-    let served = runtime.block_on(serve(site.clone(), control, queue));
+    let relay = {
+        let _entered = runtime.enter();
+        Relay::new(Arc::new(site.config().relay.clone()))
+    };
+    let submission = runtime.spawn(submission::run(site.clone(), relay.clone(), queue));
+    let served = runtime.block_on(serve(&site, relay, control));
     finish(&site, thread);
+    // With the replicator the queue has ended; what is on its way to the next hop may arrive.
+    if runtime.block_on(async { timeout(SUBMISSIONS_END, submission).await }).is_err() {
+        warn!(event = "submission-cut-off", "mail on its way was cut off; it is sent again after the start");
+    }
     // A socket that is gone already is as good as removed.
     let _ = std::fs::remove_file(socket);
     info!(event = "stopped", "stopped");
@@ -148,6 +165,13 @@ fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
     let mut tx = store.begin().map_err(failed)?;
     import::own_contexts(&mut tx, &config.site).or_fail(CONFIG, || "the naming contexts".to_owned())?;
     tx.commit().map_err(failed)?;
+    if store.is_restored() {
+        warn!(
+            event = "store-restored",
+            "the store is a copy; what it lacks is taken back from the connected sites"
+        );
+        store.settle().map_err(failed)?;
+    }
     Ok(store)
 }
 
@@ -157,15 +181,15 @@ fn trace_id(key: &SiteKey) -> String {
 }
 
 async fn serve(
-    site: Arc<Site>,
+    site: &Arc<Site>,
+    relay: Arc<Relay>,
     control: std::os::unix::net::UnixListener,
-    queue: mpsc::UnboundedReceiver<replicator::Mail>,
 ) -> Result<(), Failure> {
     // Before anything listens: whoever can reach the daemon may also stop it.
     let signals = Signals::install()?;
     let config = site.config();
-    let relay = Relay::new(Arc::new(config.relay.clone()));
-    let service = Service::new(relay.clone(), Arc::new(Interceptor::new(site.clone())), None);
+    let recipients = Arc::new(KnownRecipients::new(config.site.data.clone()));
+    let service = Service::new(relay.clone(), Arc::new(Interceptor::new(site.clone())), Some(recipients));
     let (stop, stopping) = watch::channel(false);
     let mut listeners = JoinSet::new();
     for listener in &config.relay.listeners {
@@ -173,18 +197,15 @@ async fn serve(
         let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {}", listener.address))?;
         listeners.spawn(listen::serve(bound, listener.clone(), service.clone(), stopping.clone()));
     }
-    let daemon = Arc::new(Daemon { site: site.clone(), relay: relay.clone(), runtime: Handle::current() });
+    let daemon = Arc::new(Daemon { site: site.clone(), relay, runtime: Handle::current() });
     server::serve(control, daemon.clone()).or_fail(IO, || "the control socket".to_owned())?;
-    let submission = tokio::spawn(submission::run(site.clone(), relay, queue));
     info!(event = "started", site = config.site.name, version = env!("CARGO_PKG_VERSION"), "ready");
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tell_systemd(&[NotifyState::Ready]);
     until_stopped(signals, &daemon).await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tell_systemd(&[NotifyState::Stopping]);
     info!(event = "stopping", "no new sessions; those under way may finish");
     stop.send_replace(true);
     listeners.join_all().await;
-    submission.abort();
     Ok(())
 }
 
@@ -214,7 +235,9 @@ async fn until_stopped(mut signals: Signals, daemon: &Arc<Daemon>) {
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => {
                 let daemon = daemon.clone();
+                tell_systemd(&[NotifyState::Reloading]);
                 let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
+                tell_systemd(&[NotifyState::Ready]);
                 if let Ok(Err(problems)) = reloaded {
                     for problem in problems.0 {
                         error!(event = "reload-refused", %problem, "the configuration in force stays");
@@ -223,6 +246,13 @@ async fn until_stopped(mut signals: Signals, daemon: &Arc<Daemon>) {
             }
         }
     }
+}
+
+/// With `Type=notify-reload` a reload is dated; other types take no notice of the date.
+fn tell_systemd(state: &[NotifyState]) {
+    let dated = NotifyState::monotonic_usec_now().map(|now| [state, &[now]].concat());
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(dated.as_deref().unwrap_or(state));
 }
 
 fn finish(site: &Site, replicator: thread::JoinHandle<()>) {
