@@ -177,7 +177,10 @@ fn read_message(message: &[u8]) -> Result<(u64, Told), Malformed> {
     let told = match input.number()? {
         EQUAL => Told::Equal,
         DIGESTS => {
-            let levels = input.count(LEVELS_MAX)?.max(1);
+            let levels = input.count(LEVELS_MAX)?;
+            if levels == 0 {
+                return Err(Malformed("digests of no level"));
+            }
             let digests_count = 16usize.pow(levels as u32);
             let mut nodes = Vec::new();
             for _ in 0..input.count(MESSAGE_BYTES_MAX / (digests_count * DIGEST_BYTES))? {
@@ -354,16 +357,16 @@ impl View<'_> {
 
     /// At most a leaf of them, so that their digest does not depend on how deep they are.
     fn items_in_leaf_above(&self, prefix: &[u8]) -> Result<Vec<Item>, StoreError> {
-        for length in (0..prefix.len()).rev() {
+        for (length, next) in prefix.iter().enumerate() {
             match digest::node(self.read, self.context, &prefix[..length])? {
-                None => {}
-                Some(Node::Inner(_)) => break,
+                Some(Node::Inner(children)) if children[usize::from(*next)].entries > 0 => {}
                 Some(Node::Leaf(mut items)) => {
                     items.retain(|(uuid, _)| {
                         prefix.iter().enumerate().all(|(depth, expected)| nibble(*uuid, depth) == *expected)
                     });
                     return Ok(items);
                 }
+                _ => break,
             }
         }
         Ok(Vec::new())

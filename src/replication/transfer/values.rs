@@ -22,7 +22,7 @@
 //!
 //!   A *piece* is a part of another value of the same entry: source 0 is the value of its RDN (what
 //!   follows the first `=`), source n + 1 the first value in the n-th column of the chunk, which stands
-//!   before this one. Part: 0 the whole, 1 the first word, 2 the second, 3 the last, 4 all that follows the
+//!   before this one, unless that value is an entry. Part: 0 the whole, 1 the first word, 2 the second, 3 the last, 4 all that follows the
 //!   first word and one octet more, of a value of at most 255 octets (else nothing); a word is a run of ASCII letters and octets above 0x7f. Case: 0 as it is, 1 ASCII
 //!   letters small, 2 the first octet made an ASCII capital. A piece of what is not there is empty.
 //!
