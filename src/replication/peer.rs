@@ -176,6 +176,9 @@ pub struct Link {
     /// We compare digests with the site, to be repaired by it; then the comparison begins again.
     #[n(12)]
     pub verify_at: Option<Millis>,
+    /// On a link without answers: when everything is sent again.
+    #[n(13)]
+    pub repeat_at: Option<Millis>,
     /// The history behind the full load that comes in.
     #[n(11)]
     pub ancestors: Option<(TransferId, Vec<Point>)>,
@@ -244,6 +247,7 @@ impl Link {
             owed: false,
             ancestors: None,
             verify_at: None,
+            repeat_at: None,
         }
     }
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use super::checkpoint::SignedCheckpoint;
 use super::engine::config::same_context;
+use super::engine::hold::holds;
+use super::engine::restore::loss;
 use super::engine::turn::point;
 use super::engine::{EngineConfig, Partner, Shown};
 use super::pacing::millis;
@@ -34,7 +36,7 @@ pub struct ContextStatus {
     pub digest: String,
     /// The digest is the one that the master signed for this position.
     pub verified: bool,
-    /// `follows`, `held`, `forked`, `recovering`.
+    /// `follows`, `held` (a transfer waits for approval), `recovering` (partners hold more of it than we do).
     pub standing: &'static str,
 }
 
@@ -122,8 +124,17 @@ fn context_status(read: &dyn Read, record: &ContextRecord) -> Result<ContextStat
         entries: record.entries,
         digest: record.digest.to_string(),
         verified: said == Some((record.position, record.digest)),
-        standing: "follows",
+        standing: standing(read, record)?,
     })
+}
+
+fn standing(read: &dyn Read, record: &ContextRecord) -> Result<&'static str, StoreError> {
+    let name = record.dn.to_string();
+    if holds(read)?.iter().any(|hold| same_context(&hold.context, &name)) {
+        return Ok("held");
+    }
+    let loss = loss(read, record.number)?;
+    Ok(if loss.seen.is_some() { "recovering" } else { "follows" })
 }
 
 fn partner_status(

@@ -163,8 +163,8 @@ pub struct PartItem {
     pub context: String,
     #[n(1)]
     pub part: Part,
-    /// With part 0 of a full load: where each earlier invocation of this history ended, oldest first.
-    /// Who stands on none of them is not taken there.
+    /// With part 0 of what goes beyond one invocation: where each earlier one of this history ended, oldest
+    /// first. Who stands on none of them is not taken there by a full load.
     #[n(2)]
     #[cbor(default, skip_if = "Vec::is_empty")]
     pub lineage: Vec<(Position, Digest)>,

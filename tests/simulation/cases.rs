@@ -2,6 +2,7 @@
 
 use bridgehead::directory::{Read, Table};
 use bridgehead::replication::engine::hold::{HoldVerdict, holds};
+use bridgehead::replication::engine::quarantine::kept;
 use bridgehead::replication::engine::{Header, Input, Outcome, Refusal};
 use bridgehead::replication::peer::Peer;
 use bridgehead::replication::wire::Message;
@@ -439,4 +440,39 @@ fn verify_finds_and_repairs_only_what_differs() {
     world.run(world.now + HOUR, |_| false);
     assert!(world.mails.len() - mails <= 8, "{} messages", world.mails.len() - mails);
     assert!(world.bytes - bytes < 40_000, "{} bytes", world.bytes - bytes);
+}
+
+/// A link on which nothing comes back still carries everything, and heals what was lost.
+#[test]
+fn a_one_way_link_repeats_itself() {
+    let mut knobs = calm_knobs();
+    knobs.one_way = true;
+    let mut world = World::new(3, knobs);
+    world.work(0, 5);
+    let there = |world: &World| world.observers.holds(&world.sites[1], "ou=s0,o=Example");
+    assert!(world.run(world.now + HOUR, there));
+    world.knobs.loss = 100;
+    world.work(0, 5);
+    world.run(world.now + DAY, |_| false);
+    assert!(!there(&world));
+    world.knobs.loss = 0;
+    assert!(world.run(world.now + 8 * DAY, there), "within the period of repetition");
+    assert!(world.mails.iter().all(|mail| mail.0 == 0), "nothing goes back");
+    assert!(world.mails.len() < 60, "{} messages", world.mails.len());
+}
+
+/// F7: what is refused is kept, within bounds.
+#[test]
+fn refused_messages_are_kept_within_bounds() {
+    let mut world = two_equal_sites(|_| ());
+    for n in 0..300u64 {
+        let header = Header { seq: n + 1, time: world.sites[0].clock(world.now) };
+        let payload = format!("not a message {}", n / 2).into_bytes();
+        world.now += 1000;
+        world.input(0, Input::Received { from: "s1".into(), header, payload }, Crash::No);
+    }
+    let copies = kept(&world.sites[0].store).unwrap();
+    assert_eq!(copies.len(), 100);
+    assert!(copies.last().unwrap().payload.starts_with(b"not a message 149"));
+    assert!(copies.iter().all(|copy| copy.site == "s1" && !copy.reason.is_empty()));
 }

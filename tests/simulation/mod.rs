@@ -67,6 +67,7 @@ fn calm_knobs() -> Knobs {
         passes_bytes_max: usize::MAX,
         schedule: Default::default(),
         day_bytes_max: None,
+        one_way: false,
         delete_percent_max: 100,
         bulk: 0,
         commits: 4,

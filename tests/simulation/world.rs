@@ -46,6 +46,8 @@ pub struct Knobs {
     pub part_bytes_max: u64,
     pub schedule: Schedule,
     pub day_bytes_max: Option<u64>,
+    /// Nothing ever comes back from s1 to s0.
+    pub one_way: bool,
     pub delete_percent_max: u8,
     /// Larger mails come back.
     pub passes_bytes_max: usize,
@@ -150,6 +152,7 @@ impl Knobs {
             part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
             schedule: Schedule::Always,
             day_bytes_max: None,
+            one_way: false,
             delete_percent_max: 100,
             passes_bytes_max: *dice.pick(&[usize::MAX, usize::MAX, 40_000]),
             bulk: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 40]),
@@ -183,6 +186,10 @@ impl World {
                 partner.schedule = knobs.schedule.clone();
                 partner.day_bytes_max = knobs.day_bytes_max;
                 partner.delete_percent_max = knobs.delete_percent_max;
+                if knobs.one_way {
+                    partner.one_way = n == 0;
+                    partner.schedule = if n == 0 { Schedule::Always } else { Schedule::Never };
+                }
                 if hub {
                     partner.outbound = Passage::All;
                 }
@@ -555,6 +562,7 @@ impl World {
                 held += &format!("{name} holds {dn} at {position}, {} entries\n", record.entries);
             }
         }
+        held += &format!("{:?}\n", self.observers.events);
         panic!("{problem}\n{:?}\n{}\n{held}", self.knobs, trace.join("\n"));
     }
 }

@@ -116,6 +116,8 @@ impl Turn<'_> {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Refuse(reason) => {
+                    let manifest = manifest.to_bytes().unwrap_or_default();
+                    self.keep_copy(from, &reason, &manifest)?;
                     assembly.drop_all(self.tx)?;
                     self.not_applied(from, context, reason);
                 }
@@ -303,7 +305,8 @@ impl Turn<'_> {
             return Ok(());
         }
         match manifest.base {
-            Base::At(position, digest) => record.lineage.push((position, digest)),
+            // The sender says where the master's earlier lives ended, which may be beyond the base.
+            Base::At(position, digest) if ancestors.is_empty() => record.lineage.push((position, digest)),
             _ => record.lineage = ancestors.to_vec(),
         }
         let excess = record.lineage.len().saturating_sub(LINEAGE_MAX);

@@ -306,11 +306,15 @@ impl Turn<'_> {
     }
 }
 
-/// What a full load tells of the history behind it.
+/// What a transfer tells of the history behind it, if it goes beyond one invocation.
 fn lineage(record: &ContextRecord, part: &Part, target: &Position) -> Vec<Point> {
-    let full = Manifest::from_bytes(&part.manifest).is_ok_and(|manifest| manifest.base == Base::Nothing);
+    let within = |manifest: Manifest| match manifest.base {
+        Base::At(base, _) => base.invocation == target.invocation,
+        Base::Nothing | Base::Repair => false,
+    };
+    let within = Manifest::from_bytes(&part.manifest).is_ok_and(within);
     let before = record.lineage.iter().take_while(|(end, _)| end.invocation != target.invocation);
-    if full { before.copied().collect() } else { Vec::new() }
+    if within { Vec::new() } else { before.copied().collect() }
 }
 
 /// Takes the next part's index off a flight: lost ones first, new ones if the window has room.

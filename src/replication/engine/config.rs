@@ -93,6 +93,8 @@ pub struct Timing {
     pub retry_first: Duration,
     pub retry_min: Duration,
     pub retry_max: Duration,
+    /// On a link without answers everything is sent again after this.
+    pub repeat: Duration,
     /// A site that was not heard for this many heartbeats is quiet.
     pub quiet_heartbeats: u32,
     /// Bytes of parts that may be unacknowledged.
@@ -111,6 +113,7 @@ impl Default for Timing {
             retry_first: Duration::from_secs(300),
             retry_min: Duration::from_secs(20),
             retry_max: Duration::from_secs(2 * 86400),
+            repeat: Duration::from_secs(7 * 86400),
             quiet_heartbeats: 3,
             window_bytes: 256 << 20,
             chain_max: 32,

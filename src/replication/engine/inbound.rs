@@ -21,11 +21,13 @@ impl Turn<'_> {
         payload: &[u8],
     ) -> Result<Outcome, StoreError> {
         let Some(partner) = self.config.partner(from) else {
-            return Ok(self.refuse(from, Refusal::NotAPartner { site: from.to_owned() }));
+            return self.refuse(from, Refusal::NotAPartner { site: from.to_owned() }, payload);
         };
         let message = match Message::decode(payload) {
             Ok(message) => message,
-            Err(error) => return Ok(self.refuse(from, Refusal::Malformed { reason: error.to_string() })),
+            Err(error) => {
+                return self.refuse(from, Refusal::Malformed { reason: error.to_string() }, payload);
+            }
         };
         let mut peer = self.peer(from)?;
         let freshness = peer.window.hear(header.seq);
@@ -84,9 +86,10 @@ impl Turn<'_> {
         Ok(Outcome::Taken)
     }
 
-    fn refuse(&mut self, from: &str, refusal: Refusal) -> Outcome {
+    fn refuse(&mut self, from: &str, refusal: Refusal, payload: &[u8]) -> Result<Outcome, StoreError> {
+        self.keep_copy(from, &refusal.to_string(), payload)?;
         self.event(Event::Refused { site: from.to_owned(), reason: refusal.clone() });
-        Outcome::Refused(refusal)
+        Ok(Outcome::Refused(refusal))
     }
 
     /// The site says which of our messages it heard last and how long ago. Our numbers follow our clock,

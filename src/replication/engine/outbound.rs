@@ -98,7 +98,8 @@ impl Turn<'_> {
         let heartbeat = peer.sent_at.map_or(self.now, |at| at + millis(self.config.timing.heartbeat));
         let links = peer.links.iter().flat_map(|link| [link.push_at, link.ask_at, link.verify_at]).flatten();
         let unsent = self.may_send_parts(peer).then(|| self.budget_opens(partner, peer));
-        let timers = [peer.hello_at, peer.answer_at, peer.ask_again_at, peer.retry_at, unsent];
+        let repeat = self.repeat_due(partner, peer);
+        let timers = [repeat, peer.hello_at, peer.answer_at, peer.ask_again_at, peer.retry_at, unsent];
         links.chain(timers.into_iter().flatten()).chain([heartbeat]).min()
     }
 
@@ -128,6 +129,7 @@ impl Turn<'_> {
                 continue;
             }
             let mut peer = self.peer(&partner.site)?;
+            self.plan_one_way(partner, &mut peer);
             if self.next_due(partner, &peer).is_some_and(|at| at <= self.now) {
                 self.speak(partner, &mut peer)?;
             }
@@ -152,7 +154,8 @@ impl Turn<'_> {
             self.chain(partner, peer, link)?;
         }
         peer.links = links;
-        self.compose(partner, peer)
+        self.compose(partner, peer)?;
+        self.settle_one_way(partner, peer)
     }
 
     /// The whole of what a site gets that never answered.

@@ -25,7 +25,7 @@ use crate::directory::change::Change;
 use crate::directory::commit::{ChangeError, Commit};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::dn::Dn;
-use crate::directory::{Digest, Position, StoreError, Table, Write, log, lookup};
+use crate::directory::{Digest, Position, Read, StoreError, Table, Write, log, lookup};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::parts::Source;
 use crate::replication::peer::{Link, Millis, Point};
@@ -62,6 +62,15 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Stop {
         Stop::Store(error)
     }
+}
+
+/// What is remembered of losses of a naming context.
+///
+/// # Errors
+/// The store's.
+pub fn loss(read: &dyn Read, number: u32) -> Result<Loss, StoreError> {
+    let Some(bytes) = read.get(Table::Meta, &key(number))? else { return Ok(Loss::default()) };
+    minicbor::decode(&bytes).map_err(|error| StoreError::Damaged(format!("the record of a loss: {error}")))
 }
 
 impl Turn<'_> {
@@ -247,8 +256,9 @@ impl Turn<'_> {
             match result {
                 Ok(()) => return Ok(()),
                 Err(ChangeError::Refused { dn, reason, .. }) => {
-                    // What was done here since stands in its way, and stays.
-                    changes.retain(|change| !change.dn().is_under(&dn));
+                    // What was done here since stands in its way, and stays; what belongs beneath it may
+                    // still go beneath what is here.
+                    changes.retain(|change| !change.dn().matches(&dn));
                     let (context, dn, reason) = (own.dn.to_string(), dn.to_string(), reason.to_string());
                     self.event(Event::Conflict { context, dn, reason });
                 }

@@ -1,0 +1,61 @@
+//! Links on which nothing ever comes back: data diodes, sites that only receive.
+//!
+//! PROMISES
+//!   The sending side needs no hello, believes that what it sent has arrived, and repeats a full load of each
+//!   naming context every [`Timing::repeat`](super::Timing), so that a loss heals by itself. The
+//!   receiving side is an ordinary one whose schedule is `never`.
+
+use super::config::Partner;
+use super::turn::{Turn, point, sooner};
+use crate::directory::StoreError;
+use crate::replication::pacing::millis;
+use crate::replication::parts::Outgoing;
+use crate::replication::peer::{Flight, Millis, Peer};
+
+impl Turn<'_> {
+    /// What is due to a site that cannot answer: changes at once, everything now and then.
+    pub(super) fn plan_one_way(&mut self, partner: &Partner, peer: &mut Peer) {
+        if !partner.one_way {
+            return;
+        }
+        peer.answered = true;
+        peer.hello_at = None;
+        let repeat = millis(self.config.timing.repeat);
+        for record in &self.contexts {
+            if !self.sends(partner, record) || point(record).is_none() {
+                continue;
+            }
+            let link = peer.link(&record.dn.to_string());
+            link.wanted = true;
+            if link.repeat_at.is_none_or(|at| at <= self.now) && link.chain.is_empty() {
+                link.theirs = None;
+                link.repeat_at = Some(self.now + repeat);
+            }
+            if link.chain.is_empty() && link.theirs != point(record) {
+                link.push_at = sooner(link.push_at, self.now + millis(self.config.timing.batching));
+            }
+        }
+    }
+
+    /// What left has arrived, as far as anybody will ever know.
+    pub(super) fn settle_one_way(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        if !partner.one_way {
+            return Ok(());
+        }
+        peer.retry_at = None;
+        for link in &mut peer.links {
+            let gone = link.chain.iter().take_while(|flight| !Flight::has_unsent(flight)).count();
+            for flight in link.chain.drain(..gone) {
+                link.theirs = Some(flight.target);
+                Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next full load is due on a link that cannot ask for it.
+    pub(super) fn repeat_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
+        let repeats = peer.links.iter().filter_map(|link| link.repeat_at);
+        partner.one_way.then(|| repeats.min()).flatten()
+    }
+}
