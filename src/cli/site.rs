@@ -63,6 +63,11 @@ pub fn card(file: &Path) -> Result<u8, Failure> {
     let config = load(file)?;
     let key = read_key(&config)?;
     print!("{}", issue(&config, &key)?);
+    // Beside the card, never in it: a forged card would show the fingerprint that fits it.
+    eprintln!(
+        "This site's fingerprint is {}: tell it to the other administrator.",
+        key.public().fingerprint()
+    );
     Ok(OK)
 }
 
