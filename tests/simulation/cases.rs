@@ -1,18 +1,16 @@
 //! Single situations, by name. F-numbers are those of the failure catalogue of mail-based replication.
 
-use bridgehead::directory::{Read, Table};
-use bridgehead::replication::engine::hold::{HoldVerdict, holds};
-use bridgehead::replication::engine::quarantine::kept;
 use bridgehead::replication::engine::{Header, Input, Outcome, Refusal};
 use bridgehead::replication::peer::Peer;
 use bridgehead::replication::wire::Message;
 
+use super::knobs::Knobs;
 use super::site::Crash;
-use super::world::{DAY, HOUR, Knobs, World};
+use super::world::{DAY, HOUR, World};
 use super::{calm_knobs, finish};
 
 /// Two sites that are equal and have nothing to say.
-fn two_equal_sites(change: impl Fn(&mut Knobs)) -> World {
+pub fn two_equal_sites(change: impl Fn(&mut Knobs)) -> World {
     let mut knobs = calm_knobs();
     change(&mut knobs);
     let mut world = World::new(1, knobs);
@@ -21,7 +19,7 @@ fn two_equal_sites(change: impl Fn(&mut Knobs)) -> World {
     world
 }
 
-fn peer(world: &World, n: usize, site: &str) -> Peer {
+pub fn peer(world: &World, n: usize, site: &str) -> Peer {
     Peer::load(&world.sites[n].store, site).unwrap().unwrap()
 }
 
@@ -184,45 +182,6 @@ fn strangers_and_noise_are_refused() {
     assert!(matches!(noise, Some(Outcome::Refused(Refusal::Malformed { .. }))), "{noise:?}");
 }
 
-/// A site that was put back to an earlier day gets what it lost (F10).
-#[test]
-fn a_replica_from_a_backup_catches_up() {
-    let mut world = two_equal_sites(|_| ());
-    let backup = world.sites[1].store.clone();
-    world.work(0, 0);
-    assert!(world.run(world.now + HOUR, World::equal));
-    world.run(world.now + HOUR, |_| false);
-    world.sites[1].store = backup;
-    world.sites[1].restart();
-    world.observers.restored(&world.sites[1]);
-    assert!(!world.equal());
-    world.input(1, Input::Start, Crash::No);
-    assert!(world.run(world.now + 13 * HOUR, World::equal));
-}
-
-/// A site that lost its whole store is filled again.
-#[test]
-fn an_empty_store_is_filled_again() {
-    let mut world = two_equal_sites(|_| ());
-    let blank = World::new(1, calm_knobs());
-    world.sites[1].store = blank.sites[1].store.clone();
-    world.sites[1].restart();
-    world.observers.restored(&world.sites[1]);
-    world.input(1, Input::Start, Crash::No);
-    let full = |world: &World| {
-        let mut entries = 0;
-        world.sites[1]
-            .store
-            .scan(Table::Entry, &[], &[0xff; 21], &mut |_, _| {
-                entries += 1;
-                true
-            })
-            .unwrap();
-        entries > 0 && world.observers.holds(&world.sites[1], "ou=s0,o=Example")
-    };
-    assert!(world.run(world.now + DAY, full));
-}
-
 /// What came from one site does not fit what another site signed.
 #[test]
 fn a_hub_cannot_alter_what_it_carries() {
@@ -237,7 +196,7 @@ fn a_hub_cannot_alter_what_it_carries() {
 }
 
 /// The names of all entries of `ou=s0,o=Example` at a site.
-fn names(world: &World, n: usize) -> std::collections::BTreeSet<String> {
+pub fn names(world: &World, n: usize) -> std::collections::BTreeSet<String> {
     let store = &world.sites[n].store;
     let all = bridgehead::directory::context::contexts(store).unwrap();
     let record = all.into_iter().find(|record| record.dn.to_string() == "ou=s0,o=Example").unwrap();
@@ -248,231 +207,4 @@ fn names(world: &World, n: usize) -> std::collections::BTreeSet<String> {
     })
     .unwrap();
     names
-}
-
-/// Puts a site's store back to what it was.
-fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::MemoryStore) {
-    let workload = world.sites[n].workload.clone();
-    world.restore(n, backup.clone(), workload);
-}
-
-/// F9.
-#[test]
-fn a_master_from_a_backup_takes_back_what_it_lost() {
-    let mut world = two_equal_sites(|_| ());
-    let backup = world.sites[0].store.clone();
-    world.work(0, 5);
-    world.work(0, 5);
-    assert!(world.run(world.now + HOUR, World::equal));
-    world.run(world.now + HOUR, |_| false);
-    let before = names(&world, 0);
-    restore(&mut world, 0, &backup);
-    assert!(names(&world, 0).len() < before.len());
-    assert!(world.run(world.now + 13 * HOUR, World::equal));
-    assert_eq!(names(&world, 0), before);
-    assert_eq!(world.observers.events["Recovered"], 1);
-    let old = world.sites[0].own().position.invocation;
-    world.work(0, 5);
-    assert_ne!(world.sites[0].own().position.invocation, old, "what is committed now is of a new life");
-    assert!(world.run(world.now + HOUR, World::equal));
-}
-
-/// F9: nobody noticed the restore before people went on working.
-#[test]
-fn a_master_from_a_backup_that_goes_on_keeps_both_old_and_new_changes() {
-    let mut world = two_equal_sites(|_| ());
-    let backup = world.sites[0].store.clone();
-    world.work(0, 5);
-    assert!(world.run(world.now + HOUR, World::equal));
-    world.run(world.now + HOUR, |_| false);
-    let lost = names(&world, 0);
-    restore(&mut world, 0, &backup);
-    world.work(0, 3);
-    let new = names(&world, 0);
-    assert!(!lost.is_subset(&new));
-    assert!(world.run(world.now + 13 * HOUR, World::equal));
-    world.run(world.now + HOUR, |_| false);
-    assert_eq!(names(&world, 0), lost.union(&new).cloned().collect());
-    assert_eq!(names(&world, 1), names(&world, 0));
-    world.work(0, 1);
-    assert!(world.run(world.now + HOUR, World::equal));
-}
-
-/// A master that lost its whole store has its naming context back from a partner.
-#[test]
-fn a_master_with_an_empty_store_gets_its_naming_context_back() {
-    let mut world = two_equal_sites(|_| ());
-    let before = names(&world, 0);
-    let blank = World::new(1, Knobs { bulk: 0, ..calm_knobs() }).sites[0].store.clone();
-    restore(&mut world, 0, &blank);
-    assert!(world.run(world.now + DAY, |world| names(world, 0) == before));
-    assert!(world.run(world.now + DAY, World::equal));
-}
-
-/// Two lives of one master: reported, and no longer merged.
-#[test]
-fn a_clone_that_lives_on_is_reported_as_a_fork() {
-    let mut world = two_equal_sites(|_| ());
-    let mut lives = [world.sites[0].store.clone(), world.sites[0].store.clone()];
-    for turn in 0..12 {
-        let life = lives[turn % 2].clone();
-        restore(&mut world, 0, &life);
-        world.work(0, 1);
-        world.run(world.now + HOUR, |_| false);
-        lives[turn % 2] = world.sites[0].store.clone();
-    }
-    assert!(
-        world.observers.events.get("Forked").is_some_and(|count| *count > 0),
-        "{:?}",
-        world.observers.events
-    );
-}
-
-/// F11, F20: a transfer that deletes too much waits for the operator.
-#[test]
-fn a_mass_deletion_waits_for_approval() {
-    let mut world = two_equal_sites(|knobs| {
-        knobs.bulk = 60;
-        knobs.delete_percent_max = 20;
-    });
-    let before = names(&world, 1);
-    world.delete_people(0, 40);
-    world.run(world.now + 2 * DAY, |_| false);
-    assert_eq!(names(&world, 1), before, "nothing is deleted yet");
-    assert_eq!(world.observers.events["Held"], 1);
-    let held = holds(&world.sites[1].store).unwrap();
-    assert_eq!((held.len(), held[0].verdict), (1, HoldVerdict::Waiting));
-    assert!(world.mails.len() < 40, "the sender does not repeat itself: {} messages", world.mails.len());
-    // What comes later waits behind it.
-    world.work(0, 1);
-    world.run(world.now + DAY, |_| false);
-    assert_eq!(names(&world, 1), before);
-    world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
-    assert!(world.run(world.now + 3 * DAY, World::equal));
-    assert!(holds(&world.sites[1].store).unwrap().is_empty());
-}
-
-/// F20: a rejected hold stays as it is.
-#[test]
-fn a_rejected_mass_deletion_deletes_nothing() {
-    let mut world = two_equal_sites(|knobs| {
-        knobs.bulk = 60;
-        knobs.delete_percent_max = 20;
-    });
-    let before = names(&world, 1);
-    world.delete_people(0, 40);
-    world.run(world.now + HOUR, |_| false);
-    let held = holds(&world.sites[1].store).unwrap();
-    world.input(1, Input::Hold { hold: held[0].id, approve: false }, Crash::No);
-    world.work(0, 1);
-    world.run(world.now + 3 * DAY, |_| false);
-    assert_eq!(names(&world, 1), before);
-}
-
-#[test]
-fn a_paused_site_gets_nothing_until_it_is_resumed() {
-    let mut world = two_equal_sites(|_| ());
-    world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
-    world.work(0, 3);
-    world.run(world.now + 2 * DAY, |_| false);
-    assert!(world.mails.iter().all(|mail| mail.0 != 0), "{:?}", world.mails);
-    assert!(!world.equal());
-    world.input(0, Input::Pause { site: "s1".into(), paused: false }, Crash::No);
-    assert!(world.run(world.now + HOUR, World::equal));
-}
-
-/// F11: what a site masters is deleted only by purge, and only what it masters.
-#[test]
-fn a_site_is_removed_in_steps_that_can_be_looked_at() {
-    let mut world = two_equal_sites(|_| ());
-    let held = names(&world, 1);
-    for (dry_run, left) in [(true, true), (false, false)] {
-        world.input(1, Input::Detach { site: "s0".into(), dry_run }, Crash::No);
-        assert_eq!(names(&world, 1), held, "detach keeps what is held");
-        world.input(1, Input::Purge { site: "s0".into(), dry_run }, Crash::No);
-        let all = bridgehead::directory::context::contexts(&world.sites[1].store).unwrap();
-        assert_eq!(all.iter().any(|record| record.master == "s0"), left);
-        assert!(all.iter().any(|record| record.master == "s1"));
-    }
-}
-
-/// F16: mail leaves in the windows of the link only.
-#[test]
-fn mail_keeps_to_the_schedule() {
-    let mut world = two_equal_sites(|knobs| knobs.schedule = "Mon-Sun 02:00-03:00 UTC".parse().unwrap());
-    for _ in 0..3 {
-        world.work(0, 1);
-        world.run(world.now + DAY, |_| false);
-    }
-    assert!(world.equal());
-    assert!(world.posted_at.iter().all(|at| at.rem_euclid(DAY) / HOUR == 2), "{:?}", world.posted_at);
-    assert!(world.posted_at.len() > 5);
-}
-
-#[test]
-fn a_byte_budget_spreads_a_load_over_days() {
-    let mut world = two_equal_sites(|knobs| {
-        knobs.part_bytes_max = 16 << 10;
-        knobs.day_bytes_max = Some(100_000);
-    });
-    let begun = (world.now, world.bytes);
-    world.work(0, 600);
-    assert!(world.run(world.now + 20 * DAY, World::equal));
-    let (days, bytes) = ((world.now - begun.0) / DAY, world.bytes - begun.1);
-    assert!(bytes > 350_000, "{bytes}");
-    assert!((2..=6).contains(&days), "{bytes} bytes in {days} days");
-}
-
-/// Two replicas that differ at one position find the entry and repair it, and nothing else.
-#[test]
-fn verify_finds_and_repairs_only_what_differs() {
-    let mut world = two_equal_sites(|knobs| knobs.bulk = 300);
-    let before = names(&world, 1);
-    world.spoil(1, "ou=s0,o=Example");
-    assert_ne!(names(&world, 1), before);
-    world.input(1, Input::Sync { site: None }, Crash::No);
-    world.run(world.now + HOUR, |_| false);
-    assert!(world.observers.events["Differs"] > 0);
-    assert_ne!(names(&world, 1), before, "a difference is reported; it is repaired when asked");
-    let (mails, bytes) = (world.mails.len(), world.bytes);
-    world.input(1, Input::Verify { site: Some("s0".into()) }, Crash::No);
-    assert!(world.run(world.now + HOUR, |world| names(world, 1) == before));
-    world.run(world.now + HOUR, |_| false);
-    assert!(world.mails.len() - mails <= 8, "{} messages", world.mails.len() - mails);
-    assert!(world.bytes - bytes < 40_000, "{} bytes", world.bytes - bytes);
-}
-
-/// A link on which nothing comes back still carries everything, and heals what was lost.
-#[test]
-fn a_one_way_link_repeats_itself() {
-    let mut knobs = calm_knobs();
-    knobs.one_way = true;
-    let mut world = World::new(3, knobs);
-    world.work(0, 5);
-    let there = |world: &World| world.observers.holds(&world.sites[1], "ou=s0,o=Example");
-    assert!(world.run(world.now + HOUR, there));
-    world.knobs.loss = 100;
-    world.work(0, 5);
-    world.run(world.now + DAY, |_| false);
-    assert!(!there(&world));
-    world.knobs.loss = 0;
-    assert!(world.run(world.now + 8 * DAY, there), "within the period of repetition");
-    assert!(world.mails.iter().all(|mail| mail.0 == 0), "nothing goes back");
-    assert!(world.mails.len() < 60, "{} messages", world.mails.len());
-}
-
-/// F7: what is refused is kept, within bounds.
-#[test]
-fn refused_messages_are_kept_within_bounds() {
-    let mut world = two_equal_sites(|_| ());
-    for n in 0..300u64 {
-        let header = Header { seq: n + 1, time: world.sites[0].clock(world.now) };
-        let payload = format!("not a message {}", n / 2).into_bytes();
-        world.now += 1000;
-        world.input(0, Input::Received { from: "s1".into(), header, payload }, Crash::No);
-    }
-    let copies = kept(&world.sites[0].store).unwrap();
-    assert_eq!(copies.len(), 100);
-    assert!(copies.last().unwrap().payload.starts_with(b"not a message 149"));
-    assert!(copies.iter().all(|copy| copy.site == "s1" && !copy.reason.is_empty()));
 }

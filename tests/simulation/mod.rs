@@ -5,8 +5,11 @@
 mod cases;
 mod dice;
 mod faults;
+mod knobs;
 mod mutations;
 mod observers;
+mod operators;
+mod restores;
 mod site;
 mod workload;
 mod world;
@@ -14,7 +17,8 @@ mod world;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use faults::Sabotage;
-use world::{DAY, HOUR, Knobs, Topology, World};
+use knobs::{Knobs, Topology};
+use world::{DAY, HOUR, World};
 
 /// Three sites, any mail: equal in the end, never wrong on the way.
 #[test]
@@ -81,12 +85,12 @@ fn finish(world: &mut World) {
     let busy = world.now + world.knobs.busy;
     world.run(busy, |_| false);
     world.calm();
-    let bound = world.now + 3 * DAY + 30 * world.knobs.delay.1;
+    let bound = world.now + patience(world);
     let mut equal = world.run(bound, World::equal);
     if !equal && world.knobs.restores > 1 && world.observers.events.contains_key("Forked") {
         // Histories that parted behind a hub wait for the operator.
         world.refresh_all();
-        let bound = world.now + 3 * DAY + 30 * world.knobs.delay.1;
+        let bound = world.now + patience(world);
         equal = world.run(bound, World::equal);
     }
     if !equal {
@@ -104,9 +108,14 @@ fn finish(world: &mut World) {
     idle(world);
 }
 
+/// How long it may take until all are equal: so many round trips for each site on the way.
+fn patience(world: &World) -> i64 {
+    3 * DAY + 10 * world.knobs.sites as i64 * world.knobs.delay.1
+}
+
 /// Lets the last acknowledgements through.
 fn settle(world: &mut World) {
-    let until = world.now + 3 * DAY + 10 * world.knobs.delay.1;
+    let until = world.now + patience(world);
     world.run(until, |_| false);
 }
 

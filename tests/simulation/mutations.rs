@@ -1,7 +1,8 @@
 //! The observers at work: an engine that is broken on purpose does not pass.
 
 use super::faults::Sabotage;
-use super::world::{Knobs, World};
+use super::knobs::Knobs;
+use super::world::World;
 use super::{calm_knobs, finish};
 
 /// The complaint about a world with this sabotage.

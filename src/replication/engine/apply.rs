@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 
 use super::Event;
 use super::config::{Partner, same_context};
+use super::judge::Verdict;
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
-use crate::directory::{Position, StoreError, Table};
+use crate::directory::{StoreError, Table};
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, PartError};
@@ -25,20 +26,6 @@ pub(super) struct Received {
     pub any: bool,
     /// The naming contexts that may have got further.
     pub contexts: BTreeSet<String>,
-}
-
-/// What is to be done with a complete transfer.
-enum Verdict {
-    Apply(Checkpoint),
-    /// Our own naming context went on in two ways: take from it what was not changed here.
-    Merge(Checkpoint),
-    /// Its base is not here yet.
-    Wait,
-    /// We are there already, or beyond.
-    Obsolete,
-    Refuse(String),
-    /// It starts at our position, but not from what we hold.
-    Differs,
 }
 
 /// What became of a transfer that was to be applied.
@@ -115,6 +102,7 @@ impl Turn<'_> {
             match self.judge(&manifest, &said, &ancestors, (whole, repairing))? {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
+                Verdict::Parted => assembly.drop_all(self.tx)?,
                 Verdict::Refuse(reason) => {
                     let manifest = manifest.to_bytes().unwrap_or_default();
                     self.keep_copy(from, &reason, &manifest)?;
@@ -151,59 +139,6 @@ impl Turn<'_> {
             }
         }
         Ok(false)
-    }
-
-    /// Decides on a transfer by its manifest alone. `whole`: what we hold was found to be wrong, so a
-    /// full load of the same position counts as progress.
-    fn judge(
-        &mut self,
-        manifest: &Manifest,
-        said: &Checkpoint,
-        ancestors: &[Point],
-        (whole, repairing): (bool, bool),
-    ) -> Result<Verdict, StoreError> {
-        let name = said.context.to_string();
-        let own = self.config.key.verifying_key();
-        let ours = self.context(&name).is_some_and(|record| record.master == self.config.site);
-        let Some(key) = ours.then_some(&own).or(self.config.master(&name).map(|master| &master.key)) else {
-            return Ok(Verdict::Refuse("no pinned card says who masters it".into()));
-        };
-        let checkpoint = match manifest.checkpoint.verify(key) {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => return Ok(Verdict::Refuse(error.to_string())),
-        };
-        let Some(record) = self.context(&name).cloned() else {
-            let fits = manifest.base == Base::Nothing;
-            return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
-        };
-        let target = checkpoint.position;
-        let Some((position, digest)) = point(&record) else {
-            let fits = manifest.base == Base::Nothing;
-            return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
-        };
-        let here = target == position;
-        if manifest.base == Base::Repair && !repairing {
-            return Ok(Verdict::Refuse("nobody asked for a repair".into()));
-        }
-        let again = here && ((whole && manifest.base == Base::Nothing) || manifest.base == Base::Repair);
-        if record.is_on_history(&target) && !again {
-            return Ok(Verdict::Obsolete);
-        }
-        Ok(match manifest.base {
-            Base::At(base, base_digest) if base == position && base_digest == digest => {
-                let back = target.invocation == position.invocation && target.usn < position.usn;
-                if back { Verdict::Obsolete } else { Verdict::Apply(checkpoint) }
-            }
-            // The sender proved our position and found something else there.
-            Base::At(base, _) if base == position => Verdict::Differs,
-            Base::At(base, _) if record.is_on_history(&base) => Verdict::Obsolete,
-            Base::At(..) => Verdict::Wait,
-            Base::Nothing if here => Verdict::Apply(checkpoint),
-            Base::Nothing if ours => Verdict::Merge(checkpoint),
-            Base::Nothing if whole || leads_from(ancestors, &target, &position) => Verdict::Apply(checkpoint),
-            Base::Nothing => Verdict::Obsolete,
-            Base::Repair => Verdict::Apply(checkpoint),
-        })
     }
 
     fn merge_from(
@@ -403,10 +338,4 @@ impl Turn<'_> {
     pub(super) fn not_applied(&mut self, from: &str, context: &str, reason: String) {
         self.event(Event::NotApplied { site: from.to_owned(), context: context.to_owned(), reason });
     }
-}
-
-/// Whether a history with these ancestors that stands at `target` passed `position` before.
-fn leads_from(ancestors: &[Point], target: &Position, position: &Position) -> bool {
-    let passed = |end: &Position| end.invocation == position.invocation && position.usn <= end.usn;
-    passed(target) || ancestors.iter().any(|(end, _)| passed(end))
 }

@@ -119,7 +119,7 @@ impl Turn<'_> {
         let requests = self.requests(partner, peer)?;
         let digests = self.comparisons(peer)?;
         let (items, flown) = self.parts_to_send(partner, peer)?;
-        if !(flown || !requests.is_empty() || !digests.is_empty() || self.has_to_speak(peer)) {
+        if !flown && requests.is_empty() && digests.is_empty() && !self.has_to_speak(peer) {
             return Ok(());
         }
         let vector = self.vector(partner, peer);

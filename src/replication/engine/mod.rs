@@ -28,6 +28,7 @@ pub mod hold;
 pub mod inbound;
 pub mod interface;
 mod oneway;
+mod judge;
 pub mod operator;
 pub mod outbound;
 pub mod quarantine;

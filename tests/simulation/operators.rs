@@ -1,0 +1,159 @@
+//! What operators set and do: holds, pauses, removals, schedules, budgets, one-way links, verify.
+
+use bridgehead::replication::engine::hold::{HoldVerdict, holds};
+use bridgehead::replication::engine::quarantine::kept;
+use bridgehead::replication::engine::{Header, Input};
+
+use super::calm_knobs;
+use super::cases::{names, two_equal_sites};
+use super::site::Crash;
+use super::world::{DAY, HOUR, World};
+
+/// F11, F20: a transfer that deletes too much waits for the operator.
+#[test]
+fn a_mass_deletion_waits_for_approval() {
+    let mut world = two_equal_sites(|knobs| {
+        knobs.bulk = 60;
+        knobs.delete_percent_max = 20;
+    });
+    let before = names(&world, 1);
+    world.delete_people(0, 40);
+    world.run(world.now + 2 * DAY, |_| false);
+    assert_eq!(names(&world, 1), before, "nothing is deleted yet");
+    assert_eq!(world.observers.events["Held"], 1);
+    let held = holds(&world.sites[1].store).unwrap();
+    assert_eq!((held.len(), held[0].verdict), (1, HoldVerdict::Waiting));
+    assert!(world.mails.len() < 40, "the sender does not repeat itself: {} messages", world.mails.len());
+    // What comes later waits behind it.
+    world.work(0, 1);
+    world.run(world.now + DAY, |_| false);
+    assert_eq!(names(&world, 1), before);
+    world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
+    assert!(world.run(world.now + 3 * DAY, World::equal));
+    assert!(holds(&world.sites[1].store).unwrap().is_empty());
+}
+
+/// F20: a rejected hold stays as it is.
+#[test]
+fn a_rejected_mass_deletion_deletes_nothing() {
+    let mut world = two_equal_sites(|knobs| {
+        knobs.bulk = 60;
+        knobs.delete_percent_max = 20;
+    });
+    let before = names(&world, 1);
+    world.delete_people(0, 40);
+    world.run(world.now + HOUR, |_| false);
+    let held = holds(&world.sites[1].store).unwrap();
+    world.input(1, Input::Hold { hold: held[0].id, approve: false }, Crash::No);
+    world.work(0, 1);
+    world.run(world.now + 3 * DAY, |_| false);
+    assert_eq!(names(&world, 1), before);
+}
+
+#[test]
+fn a_paused_site_gets_nothing_until_it_is_resumed() {
+    let mut world = two_equal_sites(|_| ());
+    world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
+    world.work(0, 3);
+    world.run(world.now + 2 * DAY, |_| false);
+    assert!(world.mails.iter().all(|mail| mail.0 != 0), "{:?}", world.mails);
+    assert!(!world.equal());
+    world.input(0, Input::Pause { site: "s1".into(), paused: false }, Crash::No);
+    assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// F11: what a site masters is deleted only by purge, and only what it masters.
+#[test]
+fn a_site_is_removed_in_steps_that_can_be_looked_at() {
+    let mut world = two_equal_sites(|_| ());
+    let held = names(&world, 1);
+    for (dry_run, left) in [(true, true), (false, false)] {
+        world.input(1, Input::Detach { site: "s0".into(), dry_run }, Crash::No);
+        assert_eq!(names(&world, 1), held, "detach keeps what is held");
+        world.input(1, Input::Purge { site: "s0".into(), dry_run }, Crash::No);
+        let all = bridgehead::directory::context::contexts(&world.sites[1].store).unwrap();
+        assert_eq!(all.iter().any(|record| record.master == "s0"), left);
+        assert!(all.iter().any(|record| record.master == "s1"));
+    }
+}
+
+/// F16: mail leaves in the windows of the link only.
+#[test]
+fn mail_keeps_to_the_schedule() {
+    let mut world = two_equal_sites(|knobs| knobs.schedule = "Mon-Sun 02:00-03:00 UTC".parse().unwrap());
+    for _ in 0..3 {
+        world.work(0, 1);
+        world.run(world.now + DAY, |_| false);
+    }
+    assert!(world.equal());
+    assert!(world.posted_at.iter().all(|at| at.rem_euclid(DAY) / HOUR == 2), "{:?}", world.posted_at);
+    assert!(world.posted_at.len() > 5);
+}
+
+#[test]
+fn a_byte_budget_spreads_a_load_over_days() {
+    let mut world = two_equal_sites(|knobs| {
+        knobs.part_bytes_max = 16 << 10;
+        knobs.day_bytes_max = Some(100_000);
+    });
+    let begun = (world.now, world.bytes);
+    world.work(0, 600);
+    assert!(world.run(world.now + 20 * DAY, World::equal));
+    let (days, bytes) = ((world.now - begun.0) / DAY, world.bytes - begun.1);
+    assert!(bytes > 350_000, "{bytes}");
+    assert!((2..=6).contains(&days), "{bytes} bytes in {days} days");
+}
+
+/// A link on which nothing comes back still carries everything, and heals what was lost.
+#[test]
+fn a_one_way_link_repeats_itself() {
+    let mut knobs = calm_knobs();
+    knobs.one_way = true;
+    let mut world = World::new(3, knobs);
+    world.work(0, 5);
+    let there = |world: &World| world.observers.holds(&world.sites[1], "ou=s0,o=Example");
+    assert!(world.run(world.now + HOUR, there));
+    world.knobs.loss = 100;
+    world.work(0, 5);
+    world.run(world.now + DAY, |_| false);
+    assert!(!there(&world));
+    world.knobs.loss = 0;
+    assert!(world.run(world.now + 8 * DAY, there), "within the period of repetition");
+    assert!(world.mails.iter().all(|mail| mail.0 == 0), "nothing goes back");
+    assert!(world.mails.len() < 60, "{} messages", world.mails.len());
+}
+
+/// F7: what is refused is kept, within bounds.
+#[test]
+fn refused_messages_are_kept_within_bounds() {
+    let mut world = two_equal_sites(|_| ());
+    for n in 0..300u64 {
+        let header = Header { seq: n + 1, time: world.sites[0].clock(world.now) };
+        let payload = format!("not a message {}", n / 2).into_bytes();
+        world.now += 1000;
+        world.input(0, Input::Received { from: "s1".into(), header, payload }, Crash::No);
+    }
+    let copies = kept(&world.sites[0].store).unwrap();
+    assert_eq!(copies.len(), 100);
+    assert!(copies.last().unwrap().payload.starts_with(b"not a message 149"));
+    assert!(copies.iter().all(|copy| copy.site == "s1" && !copy.reason.is_empty()));
+}
+
+/// Two replicas that differ at one position find the entry and repair it, and nothing else.
+#[test]
+fn verify_finds_and_repairs_only_what_differs() {
+    let mut world = two_equal_sites(|knobs| knobs.bulk = 300);
+    let before = names(&world, 1);
+    world.spoil(1, "ou=s0,o=Example");
+    assert_ne!(names(&world, 1), before);
+    world.input(1, Input::Sync { site: None }, Crash::No);
+    world.run(world.now + HOUR, |_| false);
+    assert!(world.observers.events["Differs"] > 0);
+    assert_ne!(names(&world, 1), before, "a difference is reported; it is repaired when asked");
+    let (mails, bytes) = (world.mails.len(), world.bytes);
+    world.input(1, Input::Verify { site: Some("s0".into()) }, Crash::No);
+    assert!(world.run(world.now + HOUR, |world| names(world, 1) == before));
+    world.run(world.now + HOUR, |_| false);
+    assert!(world.mails.len() - mails <= 8, "{} messages", world.mails.len() - mails);
+    assert!(world.bytes - bytes < 40_000, "{} bytes", world.bytes - bytes);
+}

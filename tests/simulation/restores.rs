@@ -1,0 +1,127 @@
+//! Stores that are put back to an earlier day, lost, or copied (F9, F10).
+
+use bridgehead::directory::{Read, Table};
+use bridgehead::replication::engine::Input;
+
+use super::calm_knobs;
+use super::cases::{names, two_equal_sites};
+use super::knobs::Knobs;
+use super::site::Crash;
+use super::world::{DAY, HOUR, World};
+
+/// Puts a site's store back to what it was.
+fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::MemoryStore) {
+    let workload = world.sites[n].workload.clone();
+    world.restore(n, backup.clone(), workload);
+}
+
+/// A site that was put back to an earlier day gets what it lost (F10).
+#[test]
+fn a_replica_from_a_backup_catches_up() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[1].store.clone();
+    world.work(0, 0);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    world.sites[1].store = backup;
+    world.sites[1].restart();
+    world.observers.restored(&world.sites[1]);
+    assert!(!world.equal());
+    world.input(1, Input::Start, Crash::No);
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+}
+
+/// A site that lost its whole store is filled again.
+#[test]
+fn an_empty_store_is_filled_again() {
+    let mut world = two_equal_sites(|_| ());
+    let blank = World::new(1, calm_knobs());
+    world.sites[1].store = blank.sites[1].store.clone();
+    world.sites[1].restart();
+    world.observers.restored(&world.sites[1]);
+    world.input(1, Input::Start, Crash::No);
+    let full = |world: &World| {
+        let mut entries = 0;
+        world.sites[1]
+            .store
+            .scan(Table::Entry, &[], &[0xff; 21], &mut |_, _| {
+                entries += 1;
+                true
+            })
+            .unwrap();
+        entries > 0 && world.observers.holds(&world.sites[1], "ou=s0,o=Example")
+    };
+    assert!(world.run(world.now + DAY, full));
+}
+
+/// F9.
+#[test]
+fn a_master_from_a_backup_takes_back_what_it_lost() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    world.work(0, 5);
+    world.work(0, 5);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    let before = names(&world, 0);
+    restore(&mut world, 0, &backup);
+    assert!(names(&world, 0).len() < before.len());
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    assert_eq!(names(&world, 0), before);
+    assert_eq!(world.observers.events["Recovered"], 1);
+    let old = world.sites[0].own().position.invocation;
+    world.work(0, 5);
+    assert_ne!(world.sites[0].own().position.invocation, old, "what is committed now is of a new life");
+    assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// F9: nobody noticed the restore before people went on working.
+#[test]
+fn a_master_from_a_backup_that_goes_on_keeps_both_old_and_new_changes() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    world.work(0, 5);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    let lost = names(&world, 0);
+    restore(&mut world, 0, &backup);
+    world.work(0, 3);
+    let new = names(&world, 0);
+    assert!(!lost.is_subset(&new));
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    assert_eq!(names(&world, 0), lost.union(&new).cloned().collect());
+    assert_eq!(names(&world, 1), names(&world, 0));
+    world.work(0, 1);
+    assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// A master that lost its whole store has its naming context back from a partner.
+#[test]
+fn a_master_with_an_empty_store_gets_its_naming_context_back() {
+    let mut world = two_equal_sites(|_| ());
+    let before = names(&world, 0);
+    let blank = World::new(1, Knobs { bulk: 0, ..calm_knobs() }).sites[0].store.clone();
+    restore(&mut world, 0, &blank);
+    assert!(world.run(world.now + DAY, |world| names(world, 0) == before));
+    assert!(world.run(world.now + DAY, World::equal));
+}
+
+/// Two lives of one master: reported, and no longer merged.
+#[test]
+fn a_clone_that_lives_on_is_reported_as_a_fork() {
+    let mut world = two_equal_sites(|_| ());
+    let mut lives = [world.sites[0].store.clone(), world.sites[0].store.clone()];
+    for turn in 0..12 {
+        let life = lives[turn % 2].clone();
+        restore(&mut world, 0, &life);
+        world.work(0, 1);
+        world.run(world.now + HOUR, |_| false);
+        lives[turn % 2] = world.sites[0].store.clone();
+    }
+    assert!(
+        world.observers.events.get("Forked").is_some_and(|count| *count > 0),
+        "{:?}",
+        world.observers.events
+    );
+}
