@@ -126,7 +126,7 @@ fn say(config: &Config, word: &Word) -> Result<u8, Failure> {
     // Mail that followed from it is sent by the daemon once it runs.
     let events = std::iter::from_fn(|| engine.output()).filter_map(|output| match output {
         Output::Event(event) => Some(event),
-        Output::Mail { .. } => None,
+        Output::Mail { .. } | Output::Card { .. } => None,
     });
     println!("{}", operation::report(&events.collect::<Vec<_>>()));
     Ok(OK)

@@ -279,7 +279,7 @@ impl Worker {
                     self.outputs.extend(std::iter::from_fn(|| engine.output()));
                     let events = self.outputs[before..].iter().filter_map(|output| match output {
                         Output::Event(event) => Some(event.clone()),
-                        Output::Mail { .. } => None,
+                        Output::Mail { .. } | Output::Card { .. } => None,
                     });
                     replies.push(Reply::Events(answer, events.collect()));
                 }
@@ -305,6 +305,9 @@ impl Worker {
                     let _ = self.mail.send(Mail { to, mail, payload });
                 }
                 Output::Event(event) => events::log(&event),
+                Output::Card { site, .. } => {
+                    tracing::info!(event = "card-told", site, "the site told a card; the pinned one holds");
+                }
             }
         }
     }

@@ -82,6 +82,11 @@ pub struct Peer {
     #[n(27)]
     #[cbor(default)]
     pub digests: Vec<DigestItem>,
+    /// Of our card and of the site's, as last told: the first octets of their hashes.
+    #[n(28)]
+    pub card_told: Option<u64>,
+    #[n(29)]
+    pub card_heard: Option<u64>,
     /// Times the question was put.
     #[n(25)]
     #[cbor(default)]
@@ -179,10 +184,14 @@ pub struct Link {
     /// On a link without answers: when everything is sent again.
     #[n(13)]
     pub repeat_at: Option<Millis>,
+    /// By the operator's word, what is held is given up for what the site sends, until both are equal.
+    #[n(14)]
+    #[cbor(default)]
+    pub refresh: bool,
     /// The history behind the full load that comes in.
     #[n(11)]
     pub ancestors: Option<(TransferId, Vec<Point>)>,
-    /// The site masters it and asked for what it lost.
+    /// The site asked for it and may have it, though it is not offered.
     #[n(10)]
     #[cbor(default)]
     pub owed: bool,
@@ -247,8 +256,14 @@ impl Link {
             owed: false,
             ancestors: None,
             verify_at: None,
+            refresh: false,
             repeat_at: None,
         }
+    }
+
+    /// Whether everything is wanted from the site, whatever is held.
+    pub fn wants_whole(&self) -> bool {
+        self.ask_full || self.refresh
     }
 
     /// Where the site will stand once everything that is on the way has arrived.

@@ -124,6 +124,7 @@ impl Site {
             match output {
                 Output::Mail { to, mail, payload } => mails.push((to, mail, payload)),
                 Output::Event(event) => events.push(event),
+                Output::Card { .. } => {}
             }
         }
         Came { mails, events, outcome: Some(outcome) }

@@ -94,7 +94,8 @@ impl Turn<'_> {
                 continue;
             }
             let link = peer.link(context);
-            let (whole, repairing) = (link.ask_full || link.verify_at.is_some(), link.verify_at.is_some());
+            let (whole, repairing) =
+                (link.wants_whole() || link.verify_at.is_some(), link.verify_at.is_some());
             let ancestors = match &link.ancestors {
                 Some((id, ancestors)) if *id == assembly.transfer() => ancestors.clone(),
                 _ => Vec::new(),
@@ -318,6 +319,7 @@ impl Turn<'_> {
         let link = peer.link(context);
         link.asks = 0;
         link.ask_full = false;
+        link.refresh = false;
         link.verify_at = None;
         if own == link.theirs {
             link.ask_at = None;

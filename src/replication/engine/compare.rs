@@ -82,6 +82,7 @@ impl Turn<'_> {
             link.ask_at = None;
             link.asks = 0;
             link.told = false;
+            link.refresh = false;
             return Ok(());
         }
         let Some(theirs) = link.theirs else {
@@ -91,7 +92,7 @@ impl Turn<'_> {
             return Ok(());
         };
         match &record {
-            Some(record) if own.is_some() => self.compare_points(partner, record, theirs, link),
+            Some(record) if own.is_some() => self.compare_points(partner, record, theirs, link, first_wait),
             // Our own, of which we hold nothing: a new store in place of a lost one.
             Some(record) if record.master == self.config.site => self.lost(partner, record, theirs, link),
             _ => {
@@ -107,6 +108,7 @@ impl Turn<'_> {
         record: &ContextRecord,
         theirs: Point,
         link: &mut Link,
+        first_wait: Millis,
     ) -> Result<(), StoreError> {
         let (position, _) = theirs;
         if position == record.position {
@@ -123,7 +125,10 @@ impl Turn<'_> {
         } else if record.master == self.config.site {
             return self.lost(partner, record, theirs, link);
         } else {
-            self.ask_soon(partner, link, millis(self.config.timing.gap));
+            // The master's own word is on its way, if it is our partner too.
+            let near = record.master == partner.site || self.config.partner(&record.master).is_none();
+            let wait = if near { millis(self.config.timing.gap) } else { first_wait };
+            self.ask_soon(partner, link, wait);
         }
         Ok(())
     }

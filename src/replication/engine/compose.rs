@@ -5,6 +5,7 @@
 //!   smallest of our limit for the site, the site's own, and what bounces taught, but for a vector that alone is larger.
 
 use super::config::{Partner, same_context};
+use super::inbound::card_name;
 use super::serve::in_flight;
 use super::turn::{Turn, point};
 use super::{Event, Output};
@@ -101,11 +102,12 @@ impl Turn<'_> {
 
     pub(super) fn compose_hello(&mut self, partner: &Partner, peer: &mut Peer) {
         let mut message = Message::new(Vec::new());
-        message.hello = Some(self.hello(partner, false));
+        message.hello = Some(self.hello(partner, peer, false));
         self.mail(partner, peer, message);
     }
 
-    fn hello(&self, partner: &Partner, answer: bool) -> Hello {
+    fn hello(&self, partner: &Partner, peer: &mut Peer, answer: bool) -> Hello {
+        peer.card_told = Some(card_name(&self.config.card));
         Hello {
             card: self.config.card.clone(),
             capabilities: 0,
@@ -129,9 +131,9 @@ impl Turn<'_> {
         first.digests = digests;
         first.notices = std::mem::take(&mut peer.notices);
         if std::mem::take(&mut peer.hello_owed) {
-            first.hello = Some(self.hello(partner, true));
+            first.hello = Some(self.hello(partner, peer, true));
         } else if peer.hello_at.is_some_and(|at| at <= self.now) {
-            first.hello = Some(self.hello(partner, false));
+            first.hello = Some(self.hello(partner, peer, false));
             peer.hellos += 1;
             let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
             peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
@@ -199,14 +201,14 @@ impl Turn<'_> {
             let own = self.context(&name).and_then(point);
             let link = peer.link(&name);
             let held = self.held.iter().any(|held| same_context(held, &name));
-            if held || (own == link.theirs && !link.ask_full) {
+            if held || (own == link.theirs && !link.wants_whole()) {
                 link.ask_at = None;
                 continue;
             }
             let wait = timeout.saturating_mul(1 << link.asks.min(16));
             link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
             link.asks += 1;
-            let whole = link.ask_full;
+            let whole = link.wants_whole();
             let parted = link.asks == FORKED_ASKS && !whole;
             if let (true, Some((ours, _)), Some((theirs, _))) = (parted, own, link.theirs) {
                 let (site, context) = (partner.site.clone(), name.clone());

@@ -5,9 +5,11 @@
 //!   its parts and its wish for them; vectors, round trips and hellos count from the newest message alone.
 //!   So an old message, replayed, can cost a little mail, never state.
 
+use sha2::{Digest as _, Sha256};
+
 use super::apply::Received;
 use super::turn::{Turn, sooner};
-use super::{BounceStatus, Event, Header, Outcome, Refusal};
+use super::{BounceStatus, Event, Header, Outcome, Output, Refusal};
 use crate::directory::StoreError;
 use crate::replication::pacing::{Freshness, millis};
 use crate::replication::peer::{Millis, Peer, Trouble, TroubleKind};
@@ -48,7 +50,7 @@ impl Turn<'_> {
                 self.measure(&mut peer, heard);
             }
             if let Some(hello) = &message.hello {
-                self.greeted(&mut peer, hello);
+                self.greeted(from, &mut peer, hello);
             }
         }
         let Received { any, contexts } = self.take_parts(from, &mut peer, message.parts)?;
@@ -116,7 +118,12 @@ impl Turn<'_> {
         }
     }
 
-    fn greeted(&mut self, peer: &mut Peer, hello: &Hello) {
+    fn greeted(&mut self, from: &str, peer: &mut Peer, hello: &Hello) {
+        let heard = Some(card_name(&hello.card));
+        if peer.card_heard != heard {
+            peer.card_heard = heard;
+            self.outputs.push_back(Output::Card { site: from.to_owned(), card: hello.card.clone() });
+        }
         peer.takes_bytes_max = Some(hello.part_bytes_max);
         peer.hello_at = None;
         peer.hellos = 0;
@@ -200,6 +207,12 @@ impl Turn<'_> {
         self.put_back(to, peer);
         Ok(())
     }
+}
+
+/// Enough of a card's hash to notice that it changed.
+pub(super) fn card_name(card: &str) -> u64 {
+    let hash = Sha256::digest(card.as_bytes());
+    hash[..8].iter().fold(0, |name, octet| name << 8 | u64::from(*octet))
 }
 
 /// A number this far ahead of our clock, in milliseconds, was never ours: ten years.

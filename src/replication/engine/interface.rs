@@ -69,6 +69,8 @@ pub enum BounceStatus {
 pub enum Output {
     /// Seal this for `to` with `mail` as its sequence number, and submit it.
     Mail { to: String, mail: u64, payload: Vec<u8> },
+    /// The site told its card, and it is not the one that it told before: check it against the pinned one.
+    Card { site: String, card: String },
     /// Log this.
     Event(Event),
 }

@@ -35,7 +35,7 @@ impl Turn<'_> {
                 let record = turn.context(&link.context);
                 let ours = record.is_some_and(|record| record.master == turn.config.site);
                 if !ours && link.theirs.is_some() && link.theirs != record.and_then(point) {
-                    link.ask_full = true;
+                    link.refresh = true;
                     link.ask_at = Some(turn.now);
                 }
             }

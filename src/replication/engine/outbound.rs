@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Event;
 use super::config::Partner;
+use super::inbound::card_name;
 use super::serve::{PROBE_PARTS, in_flight};
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
@@ -25,7 +26,9 @@ impl Turn<'_> {
     /// since the engine heard of a commit last.
     pub(super) fn start(&mut self) -> Result<(), StoreError> {
         self.each_other_partner(None, |turn, partner, peer| {
-            if !peer.answered && peer.hello_at.is_none() {
+            // A card that changed is told again, until it is heard.
+            let told = peer.card_told == Some(card_name(&turn.config.card));
+            if peer.hello_at.is_none() && !(peer.answered && told) {
                 peer.hello_at = Some(turn.now);
             }
             for record in &turn.contexts {

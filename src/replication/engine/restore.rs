@@ -113,29 +113,22 @@ impl Turn<'_> {
             .map_err(|error| StoreError::Damaged(format!("the record of a loss: {error}")))
     }
 
-    /// The naming contexts of ours that are being taken back.
-    pub(super) fn losses(&self) -> Result<Vec<String>, StoreError> {
-        let mut names = Vec::new();
-        for record in &self.contexts {
-            if self.is_recovering(record)? {
-                names.push(record.dn.to_string());
+    /// Which naming contexts of ours are being taken back, and which go on in two lives.
+    pub(super) fn find_losses(&mut self) -> Result<(), StoreError> {
+        for record in self.contexts.iter().filter(|record| record.master == self.config.site) {
+            let loss = loss(self.tx.as_read(), record.number)?;
+            match (loss.seen.is_some(), self.is_forked(&loss)) {
+                (true, true) => self.forked.push(record.dn.to_string()),
+                (true, false) => self.recovering.push(record.dn.to_string()),
+                (false, _) => {}
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     fn put_loss(&mut self, number: u32, loss: &Loss) -> Result<(), StoreError> {
         let bytes = minicbor::to_vec(loss).expect("writing to memory does not fail");
         self.tx.put(Table::Meta, &key(number), &bytes)
-    }
-
-    /// Whether we miss something of this naming context of ours, and may take it back.
-    pub(super) fn is_recovering(&self, record: &ContextRecord) -> Result<bool, StoreError> {
-        if record.master != self.config.site {
-            return Ok(false);
-        }
-        let loss = self.loss(record.number)?;
-        Ok(loss.seen.is_some() && !self.is_forked(&loss))
     }
 
     fn is_forked(&self, loss: &Loss) -> bool {

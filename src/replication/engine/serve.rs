@@ -5,7 +5,7 @@
 //!   arrive; so duplicate questions coalesce, and a backlog of them makes no backlog of answers.
 //!   One full load of a naming context is on its way to a site at a time.
 
-use super::config::Partner;
+use super::config::{Partner, Passage};
 use super::turn::{Turn, sooner};
 use crate::directory::StoreError;
 use crate::replication::peer::{Flight, Peer};
@@ -20,8 +20,10 @@ impl Turn<'_> {
         newest: bool,
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&request.context).cloned() else { return Ok(()) };
-        let theirs = record.master == partner.site;
-        if !self.sends(partner, &record) && !theirs {
+        // Who masters it, or holds some of it, may have of us what it lacks, though we do not offer it.
+        let holds = peer.link(&request.context).theirs.is_some() && partner.outbound == Passage::Own;
+        let owed = record.master == partner.site || holds;
+        if !self.sends(partner, &record) && !owed {
             return Ok(());
         }
         // Over what we may have lost ourselves nothing is sent.
@@ -49,7 +51,7 @@ impl Turn<'_> {
                     // Of a large one, part 0; the site then names what else is missing.
                     Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
                     None => {
-                        link.owed = theirs;
+                        link.owed = owed;
                         link.push_at = sooner(link.push_at, now);
                     }
                 }

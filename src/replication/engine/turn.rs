@@ -28,6 +28,8 @@ pub struct Turn<'t> {
     pub(super) held: Vec<String>,
     /// Naming contexts of ours of which partners hold more than we do.
     pub(super) recovering: Vec<String>,
+    /// Naming contexts of ours that go on in two lives.
+    pub(super) forked: Vec<String>,
     peers: BTreeMap<String, Peer>,
     changed: BTreeSet<String>,
 }
@@ -51,10 +53,11 @@ impl<'t> Turn<'t> {
             contexts,
             held,
             recovering: Vec::new(),
+            forked: Vec::new(),
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
         };
-        turn.recovering = turn.losses()?;
+        turn.find_losses()?;
         Ok(turn)
     }
 
@@ -135,6 +138,7 @@ impl<'t> Turn<'t> {
     pub(super) fn vector(&self, partner: &Partner, peer: &Peer) -> Vec<VectorItem> {
         let standing = |name: &str| match () {
             () if self.held.iter().any(|held| same_context(held, name)) => Standing::Held,
+            () if self.forked.iter().any(|own| same_context(own, name)) => Standing::Forked,
             () if self.recovering.iter().any(|own| same_context(own, name)) => Standing::Recovering,
             () => Standing::Follows,
         };
@@ -142,7 +146,8 @@ impl<'t> Turn<'t> {
         for record in &self.contexts {
             let name = record.dn.to_string();
             if record.master == partner.site || self.sends(partner, record) || self.takes(partner, &name) {
-                let wrong = peer.links.iter().any(|link| link.ask_full && same_context(&link.context, &name));
+                let wrong =
+                    peer.links.iter().any(|link| link.wants_whole() && same_context(&link.context, &name));
                 let point = point(record).filter(|_| !wrong);
                 items.push(VectorItem {
                     standing: standing(&name),
