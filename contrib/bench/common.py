@@ -171,7 +171,10 @@ class Postfix:
         subprocess.run(["postfix", "-c", conf, "check"], check=True)
         (directory / "queue/quick-start").touch()
         self.process = subprocess.Popen(
-            ["postfix", "-c", conf, "start-fg"], stdin=subprocess.DEVNULL, start_new_session=True
+            ["postfix", "-c", conf, "start-fg"],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         await_greeting(port, self.process)
 
