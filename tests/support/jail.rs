@@ -10,6 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{Process, SOON, Scratch, await_true, tool};
 
 pub struct Jail {
@@ -57,6 +59,19 @@ impl Jail {
 
     pub fn assert_alive(&mut self) {
         self.process.assert_alive();
+    }
+}
+
+impl Drop for Jail {
+    /// Ends the first process of the jail's own process namespace, and with it all of them. `--kill-child` alone does not:
+    /// a server that gives up root no longer hears of its parent's death (prctl(2), PR_SET_PDEATHSIG).
+    fn drop(&mut self) {
+        let pid = self.process.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
+            // One that ended meanwhile has ended.
+            let _ = kill_process(child, Signal::KILL);
+        }
     }
 }
 

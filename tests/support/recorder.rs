@@ -50,7 +50,9 @@ impl Recorder {
 
     /// Answers as told where told.
     pub fn answering(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Recorder {
-        Recorder::at(free_address(), answer)
+        // Another test run on this machine may take a port between the look and the bind.
+        let listener = (0..8).find_map(|_| TcpListener::bind(free_address()).ok());
+        Recorder::on(listener.expect("a free port"), answer)
     }
 
     /// At an address that somebody was told before.
@@ -58,7 +60,13 @@ impl Recorder {
         address: SocketAddr,
         answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Recorder {
-        let listener = TcpListener::bind(address).expect("a free port");
+        Recorder::on(TcpListener::bind(address).expect("a free port"), answer)
+    }
+
+    fn on(
+        listener: TcpListener,
+        answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Recorder {
         let address = listener.local_addr().expect("its address");
         let kept = Arc::new(Mutex::new(Vec::new()));
         let answer: Arc<Answer> = Arc::new(answer);
