@@ -43,6 +43,7 @@ fn main() -> Outcome<()> {
     let entries = master.context()?.entries;
     println!("peak memory {} MiB after the import", memory_peak_mib());
     carry("full load", &mut master, &mut replica, entries)?;
+    println!("peak memory {} MiB after the full load", memory_peak_mib());
 
     for (what, mixed) in [("changes of one attribute", false), ("mixed changes", true)] {
         let mut ldif = Vec::new();
@@ -66,7 +67,7 @@ fn main() -> Outcome<()> {
             }
         }
     }
-    println!("peak memory {} MiB", memory_peak_mib());
+    println!("peak memory {} MiB in all", memory_peak_mib());
     Ok(())
 }
 

@@ -260,6 +260,42 @@ fn small_changes_are_small() {
 }
 
 #[test]
+fn ranks_are_told_one_by_one_where_few_are_needed() {
+    let mut master = company(3000);
+    let mut replica = new_store();
+    let mut tx = replica.begin();
+    apply_all(&mut tx, &encode_from(&master, None)).unwrap();
+    tx.commit();
+    for round in 0..20u32 {
+        let base = record(&master).position;
+        let person = |n: u32| format!("uid=p{},ou=People,o=Org", round * 100 + n * 7);
+        let mut changes: Vec<Change> = (0..5).map(|n| Change::Delete { dn: dn(&person(n)) }).collect();
+        changes.extend(
+            (0..9).map(|n| add(&format!("uid=new{round}x{n},o=Org"), &[("manager", person(12 - n % 3))])),
+        );
+        changes.push(Change::Rename {
+            dn: dn(&person(13)),
+            new_rdn: Rdn::parse(&format!("uid=renamed{round}")).unwrap(),
+            delete_old_rdn: true,
+            new_superior: None,
+        });
+        let mut tx = master.begin();
+        let mut commit =
+            crate::directory::commit::Commit::begin(&mut tx, 1, [round as u8 ^ 0x5a; 12]).unwrap();
+        changes.iter().for_each(|change| commit.apply(change).unwrap());
+        commit.finish().unwrap();
+        tx.commit();
+        let transfer = encode_from(&master, Some(base));
+        let manifest = &transfer.manifest;
+        assert_eq!((manifest.added, manifest.changed, manifest.deleted), (9, 1, 5));
+        let mut tx = replica.begin();
+        apply_all(&mut tx, &transfer).unwrap();
+        assert_eq!(record(&tx).digest, record(&master).digest);
+        tx.commit();
+    }
+}
+
+#[test]
 fn a_transfer_for_another_base_context_or_checkpoint_is_refused() {
     let mut master = company(20);
     let base = record(&master).position;
