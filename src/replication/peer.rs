@@ -188,6 +188,10 @@ pub struct Link {
     #[n(14)]
     #[cbor(default)]
     pub refresh: bool,
+    /// Something of it came from the site.
+    #[n(15)]
+    #[cbor(default)]
+    pub gave: bool,
     /// The history behind the full load that comes in.
     #[n(11)]
     pub ancestors: Option<(TransferId, Vec<Point>)>,
@@ -257,6 +261,7 @@ impl Link {
             ancestors: None,
             verify_at: None,
             refresh: false,
+            gave: false,
             repeat_at: None,
         }
     }

@@ -103,7 +103,10 @@ impl Turn<'_> {
             match self.judge(&manifest, &said, &ancestors, (whole, repairing))? {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
-                Verdict::Parted => assembly.drop_all(self.tx)?,
+                Verdict::Parted => {
+                    assembly.drop_all(self.tx)?;
+                    self.parted(from, peer, context, &said);
+                }
                 Verdict::Refuse(reason) => {
                     let manifest = manifest.to_bytes().unwrap_or_default();
                     self.keep_copy(from, &reason, &manifest)?;
@@ -140,6 +143,21 @@ impl Turn<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// The site's history and ours went different ways, and neither knows the other's.
+    fn parted(&mut self, from: &str, peer: &mut Peer, context: &str, said: &Checkpoint) {
+        let Some(ours) = self.context(context).map(|record| record.position) else { return };
+        let link = peer.link(context);
+        if !link.told {
+            link.told = true;
+            self.event(Event::Forked {
+                site: from.to_owned(),
+                context: context.to_owned(),
+                ours: ours.into(),
+                theirs: said.position.into(),
+            });
+        }
     }
 
     fn merge_from(
@@ -318,6 +336,7 @@ impl Turn<'_> {
         let own = record.as_ref().and_then(point);
         let link = peer.link(context);
         link.asks = 0;
+        link.gave = true;
         link.ask_full = false;
         link.refresh = false;
         link.verify_at = None;

@@ -23,8 +23,6 @@ pub const PART_BYTES_MIN: u64 = 16 << 10;
 const TURN_BYTES_MAX: usize = 16 << 20;
 /// One position with its digest, as encoded.
 const LINEAGE_ITEM_BYTES: usize = 64;
-/// After so many questions in vain the site's history and ours have nothing in common.
-const FORKED_ASKS: u32 = 6;
 /// What a message needs besides its parts, without the vector.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -209,11 +207,6 @@ impl Turn<'_> {
             link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
             link.asks += 1;
             let whole = link.wants_whole();
-            let parted = link.asks == FORKED_ASKS && !whole;
-            if let (true, Some((ours, _)), Some((theirs, _))) = (parted, own, link.theirs) {
-                let (site, context) = (partner.site.clone(), name.clone());
-                self.event(Event::Forked { site, context, ours: ours.into(), theirs: theirs.into() });
-            }
             let base = own.filter(|_| !whole);
             let incomplete = self.incomplete(&partner.site, &name)?;
             self.event(Event::Requested {

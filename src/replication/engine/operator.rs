@@ -34,7 +34,10 @@ impl Turn<'_> {
             for link in &mut peer.links {
                 let record = turn.context(&link.context);
                 let ours = record.is_some_and(|record| record.master == turn.config.site);
-                if !ours && link.theirs.is_some() && link.theirs != record.and_then(point) {
+                // Who is linked to the master himself follows nobody else.
+                let master = record.map_or(&partner.site, |record| &record.master);
+                let leads = *master == partner.site || turn.config.partner(master).is_none();
+                if leads && !ours && link.theirs.is_some() && link.theirs != record.and_then(point) {
                     link.refresh = true;
                     link.ask_at = Some(turn.now);
                 }

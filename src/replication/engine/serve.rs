@@ -20,9 +20,10 @@ impl Turn<'_> {
         newest: bool,
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&request.context).cloned() else { return Ok(()) };
-        // Who masters it, or holds some of it, may have of us what it lacks, though we do not offer it.
-        let holds = peer.link(&request.context).theirs.is_some() && partner.outbound == Passage::Own;
-        let owed = record.master == partner.site || holds;
+        // Who masters it, holds some of it, or gave it to us, may have what it lacks, though we do not offer it.
+        let link = peer.link(&request.context);
+        let knows = link.gave || (link.theirs.is_some() && partner.outbound == Passage::Own);
+        let owed = record.master == partner.site || knows;
         if !self.sends(partner, &record) && !owed {
             return Ok(());
         }
