@@ -87,8 +87,11 @@ fn finish(world: &mut World) {
     world.calm();
     let bound = world.now + patience(world);
     let mut equal = world.run(bound, World::equal);
-    if !equal && world.knobs.restores > 1 && world.observers.events.contains_key("Forked") {
-        // Histories that parted behind a hub wait for the operator.
+    // Histories that parted behind hubs wait for the operators, one hop after the other.
+    for _ in 0..world.knobs.sites {
+        if equal || world.knobs.restores < 2 || !world.observers.events.contains_key("Forked") {
+            break;
+        }
         world.refresh_all();
         let bound = world.now + patience(world);
         equal = world.run(bound, World::equal);
@@ -115,7 +118,7 @@ fn patience(world: &World) -> i64 {
 
 /// Lets the last acknowledgements through.
 fn settle(world: &mut World) {
-    let until = world.now + patience(world);
+    let until = world.now + 3 * DAY + 10 * world.knobs.delay.1;
     world.run(until, |_| false);
 }
 

@@ -330,10 +330,36 @@ impl World {
         self.work(n, 0);
     }
 
+    /// Operators end forks: a site that does not hold what the master holds takes it from its partner
+    /// nearest to him, and gives up what it has.
     pub fn refresh_all(&mut self) {
-        for n in 0..self.sites.len() {
-            self.input(n, Input::Refresh { site: None }, Crash::No);
+        for master in 0..self.sites.len() {
+            let own = self.sites[master].own();
+            for n in (0..self.sites.len()).filter(|&n| n != master) {
+                let all = contexts(&self.sites[n].store).expect("the store is sound");
+                let held = all.iter().find(|record| record.dn == own.dn);
+                if held.is_some_and(|record| record.position != own.position) {
+                    let site = self.sites[self.next_hop(n, master)].name.clone();
+                    self.input(n, Input::Refresh { site: Some(site) }, Crash::No);
+                }
+            }
         }
+    }
+
+    /// The neighbour of `from` that is nearest to `to`.
+    fn next_hop(&self, from: usize, to: usize) -> usize {
+        let (mut reached, mut front) = (vec![to], vec![to]);
+        while !front.is_empty() {
+            let near = |site: &usize| self.knobs.topology.neighbours(*site, self.sites.len());
+            let next: Vec<(usize, usize)> =
+                front.iter().flat_map(|site| near(site).into_iter().map(move |m| (m, *site))).collect();
+            if let Some((_, by)) = next.iter().find(|(site, _)| *site == from) {
+                return *by;
+            }
+            front = next.into_iter().map(|(site, _)| site).filter(|site| !reached.contains(site)).collect();
+            reached.extend(&front);
+        }
+        to
     }
 
     pub fn work(&mut self, n: usize, bulk: u64) {

@@ -23,6 +23,8 @@ pub const PART_BYTES_MIN: u64 = 16 << 10;
 const TURN_BYTES_MAX: usize = 16 << 20;
 /// One position with its digest, as encoded.
 const LINEAGE_ITEM_BYTES: usize = 64;
+/// After so many questions for lost parts the question is for what leads from our base, too.
+const IN_VAIN_ASKS: u32 = 3;
 /// What a message needs besides its parts, without the vector.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -206,6 +208,7 @@ impl Turn<'_> {
             let wait = timeout.saturating_mul(1 << link.asks.min(16));
             link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
             link.asks += 1;
+            let asks = link.asks;
             let whole = link.wants_whole();
             let base = own.filter(|_| !whole);
             let incomplete = self.incomplete(&partner.site, &name)?;
@@ -214,7 +217,8 @@ impl Turn<'_> {
                 context: name.clone(),
                 full: base.is_none() && incomplete.is_empty(),
             });
-            if incomplete.is_empty() {
+            // Parts of a transfer that the site has given up are asked for in vain.
+            if incomplete.is_empty() || asks > IN_VAIN_ASKS {
                 requests.push(Request {
                     context: name,
                     base: base.map(|(position, _)| position),
@@ -222,9 +226,8 @@ impl Turn<'_> {
                     transfer: None,
                     missing: Vec::new(),
                 });
-            } else {
-                requests.extend(incomplete);
             }
+            requests.extend(incomplete);
         }
         Ok(requests)
     }
