@@ -1,6 +1,7 @@
 //! The integration tests, one binary. Each line says what its module shows.
 
 mod cli; // the command line as scripts use it, and the manual beside it
+mod comparison; // what verify costs between two replicas of 100,000 entries
 mod crash; // kill -9 at any moment loses nothing that was acknowledged; faults of the machine are named
 mod dialogue; // golden SMTP sessions: client, our replies, what the next hop saw
 mod directory; // the store on disk: killed in the middle of an import, the disk full
