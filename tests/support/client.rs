@@ -53,6 +53,35 @@ impl Client {
         client
     }
 
+    /// One transaction on a connection of its own, by a client that bears with a server that is away or dies: `None` when
+    /// no reply came. RFC 5321, 4.2.4.1: whoever sees no reply to the final dot sends again.
+    pub fn attempt(to: SocketAddr, mail: &str, recipients: &[String], message: &[u8]) -> Option<Reply> {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+        stream.set_nodelay(true).ok()?;
+        let mut client = Client { stream: BufReader::new(stream) };
+        client.try_reply().filter(|reply| reply.code == 220)?;
+        let envelope = recipients.iter().map(|recipient| format!("RCPT TO:{recipient}"));
+        let commands = ["EHLO mangler.example".to_owned(), format!("MAIL FROM:{mail}")];
+        for command in commands.into_iter().chain(envelope) {
+            client.stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).ok()?;
+            let reply = client.try_reply()?;
+            if reply.code != 250 {
+                return Some(reply);
+            }
+        }
+        client.stream.get_mut().write_all(b"DATA\r\n").ok()?;
+        let ready = client.try_reply()?;
+        if ready.code != 354 {
+            return Some(ready);
+        }
+        client.stream.get_mut().write_all(&stuffed(message)).ok()?;
+        let reply = client.try_reply()?;
+        // What matters was said.
+        let _ = client.stream.get_mut().write_all(b"QUIT\r\n");
+        Some(reply)
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("write to the server");
     }

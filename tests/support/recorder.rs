@@ -31,7 +31,7 @@ impl Recorded {
     }
 }
 
-/// What to answer to a command line, or to `.`; `None` takes the usual reply.
+/// What to answer to a command line, to `.`, or to `. SIZE` that is asked first; `None` takes the usual reply.
 type Answer = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 pub struct Recorder {
@@ -196,11 +196,13 @@ impl Session {
             others: self.others.clone(),
         };
         let usual = "250 2.0.0 Ok: recorded\r\n";
-        let refused = (self.answer)(".").is_some_and(|other| !other.starts_with('2'));
+        let verdict = (self.answer)(&format!(". {}", record.message.len())).or_else(|| (self.answer)("."));
+        let refused = verdict.as_ref().is_some_and(|other| !other.starts_with('2'));
         if !refused {
             kept.lock().expect("no recorder thread panicked").push(record);
         }
-        self.say(".", usual);
+        let reply = verdict.map_or_else(|| usual.to_owned(), |other| format!("{other}\r\n"));
+        let _ = self.stream.get_mut().write_all(reply.as_bytes());
         true
     }
 }

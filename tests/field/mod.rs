@@ -1,0 +1,5 @@
+//! Real processes in the worst mail: daemons with Postfix and a mangling hop between them, killed and out of disk.
+
+mod storm; // two and three daemons, kill -9 in a loop under load: equal in the end, nothing lost, nothing left lying about
+mod workload; // changes that a site's people make, and what must be there afterwards
+mod world; // sites, their Postfixes, and the mangler between
