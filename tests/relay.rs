@@ -464,20 +464,81 @@ async fn many_sessions_share_few_connections_and_no_message_is_lost_or_doubled()
     assert!(messages.iter().all(|(connection, _)| *connection <= 8));
 }
 
+/// A small generator, so that a failure can be repeated.
+fn generator() -> impl FnMut() -> u64 {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// From chunks to chunks to DATA: the first relay's next hop is a relay that takes chunks, whose own takes none.
+#[tokio::test]
+async fn chunks_of_any_size_arrive_as_sent() {
+    let (hop, host) = Hop::start().await;
+    let far = start(config(vec![NextHopConfig::to(host)]), tcp("far"), no_roots()).await;
+    let near = start(config(vec![NextHopConfig::to(far.host())]), tcp("near"), no_roots()).await;
+    let mut client = near.client().await;
+    client.say("EHLO me", "250").await;
+    let mut random = generator();
+    for round in 0..8 {
+        let mut body = Vec::new();
+        while body.len() < 200_000 {
+            let octet = random() as u8;
+            let octet = if b"\r\n\0".contains(&octet) { b'x' } else { octet };
+            body.resize(body.len() + random() as usize % 50, octet);
+            body.extend_from_slice([&b"\r\n.\r\n"[..], b"\r\n..", b".\r\n"][random() as usize % 3]);
+        }
+        body.extend_from_slice(b"\r\n");
+        client.say("MAIL FROM:<a@b.example> BODY=8BITMIME", "250").await;
+        client.say("RCPT TO:<c@d.example>", "250").await;
+        // Rounds with small chunks, rounds with large ones; half of them pipelined.
+        let largest = [20, 3_000, 70_000, 200_000][round / 2];
+        let (mut wire, mut chunks, mut rest) = (Vec::new(), 0, &body[..]);
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at((random() as usize % largest + 1).min(rest.len()));
+            let last = if later.is_empty() { " LAST" } else { "" };
+            wire.extend_from_slice(format!("BDAT {}{last}\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+            (chunks, rest) = (chunks + 1, later);
+            if round % 2 == 0 {
+                client.0.write_all(&std::mem::take(&mut wire)).await.unwrap();
+                client.expect("250 2.0.0").await;
+            }
+        }
+        if round % 2 == 1 {
+            let (read, write) = tokio::io::split(client.0.into_inner());
+            let mut write = write;
+            let writing = tokio::spawn(async move {
+                write.write_all(&wire).await.unwrap();
+                write
+            });
+            let mut replies = Client(BufReader::new(tokio::io::join(read, tokio::io::sink())));
+            for _ in 0..chunks {
+                replies.expect("250 2.0.0").await;
+            }
+            let (read, _) = replies.0.into_inner().into_inner();
+            client = Client(BufReader::new(read.unsplit(writing.await.unwrap())));
+        }
+        // The hop keeps the form of DATA.
+        let messages = hop.messages.lock().unwrap();
+        let lines = messages[round].1.split_inclusive(|b| *b == b'\n');
+        let came: Vec<u8> = lines.flat_map(|line| line.strip_prefix(b".").unwrap_or(line)).copied().collect();
+        assert!(came.ends_with(&body), "round {round} differs");
+    }
+    assert!(hop.received(0).contains("\r\n\tby relay.example"), "{}", hop.received(0));
+}
+
 #[tokio::test]
 async fn octets_of_any_kind_arrive_as_sent_however_they_are_divided() {
     let (hop, host) = Hop::start().await;
     let relay = start(config(vec![NextHopConfig::to(host)]), tcp("near"), no_roots()).await;
     let mut client = relay.client().await;
     client.say("EHLO me", "250").await;
-    // A small generator of its own, so that a failure can be repeated.
-    let mut state = 0x2545_f491_4f6c_dd1du64;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = generator();
     for round in 0..6 {
         let mut body = Vec::new();
         while body.len() < 300_000 {
@@ -485,7 +546,7 @@ async fn octets_of_any_kind_arrive_as_sent_however_they_are_divided() {
                 (0..random() % 200).map(|_| random() as u8).filter(|b| !b"\r\n\0".contains(b)).collect();
             body.extend_from_slice(if line.first() == Some(&b'.') { b"." } else { b"" });
             body.extend_from_slice(&line);
-            body.extend_from_slice(if random() % 20 == 0 { b"\r\n..\r\n" } else { b"\r\n" });
+            body.extend_from_slice(if random().is_multiple_of(20) { b"\r\n..\r\n" } else { b"\r\n" });
         }
         client.say("MAIL FROM:<a@b.example> BODY=8BITMIME", "250").await;
         client.say("RCPT TO:<c@d.example>", "250").await;

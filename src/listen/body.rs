@@ -46,6 +46,8 @@ pub struct Passage {
     pub spoiled: Option<Reply>,
     /// The end of data has gone to the next hop.
     pub ended: bool,
+    /// It goes to the next hop by BDAT.
+    pub in_chunks: bool,
     pub octets: u64,
     header: HeaderScan,
     trace: String,
@@ -68,6 +70,7 @@ impl Passage {
             copy: transaction.intercepts().then(Vec::new),
             spoiled: None,
             ended: false,
+            in_chunks: false,
             octets: 0,
             header: HeaderScan::default(),
             trace,
@@ -162,6 +165,9 @@ impl Session {
         early: Option<Reply>,
         verb: &'static str,
     ) -> Result<Option<Option<Lease>>, End> {
+        if verb == "DATA" && self.is_binary() {
+            return self.refuse(Refusal::OutOfSequence("BINARYMIME goes with BDAT")).map(|()| None);
+        }
         let mut lease = self.transaction.as_mut().and_then(|transaction| transaction.lease.take());
         if self.grammar.ask(Step::Data).is_err() {
             if let (Some(transaction), None) = (&mut self.transaction, early) {
@@ -188,6 +194,9 @@ impl Session {
         let Some(mut lease) = lease else {
             return Ok(Some(None));
         };
+        if verb == "BDAT" && self.passes_chunks(&lease) {
+            return Ok(Some(Some(lease)));
+        }
         let reply = match early {
             Some(reply) => Ok(reply),
             None => {
@@ -358,6 +367,8 @@ impl Session {
             Ok(reply) if reply.code() == 421 => Some(transient(&reply)),
             Ok(reply) if reply.is_intermediate() => Some(Refusal::NextHopEarly.reply(limits)),
             Ok(reply) => {
+                // What a refused chunk leaves behind is not defined (RFC 3030 section 2).
+                lease.connection.set_needs_reset(passage.in_chunks && !reply.is_positive());
                 lease.release();
                 Some(reply)
             }

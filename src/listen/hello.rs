@@ -64,6 +64,7 @@ impl Session {
             dsn: true,
             enhanced_status_codes: true,
             chunking: true,
+            binary_mime: true,
             starttls: !self.stream.is_tls() && self.listener.tls.is_some(),
             ..Extensions::default()
         };
@@ -78,16 +79,20 @@ impl Session {
             offered.xclient = xforward::XCLIENT.into();
         }
         let mut probes = PROBES_MAX;
+        // A binary message cannot be converted, so it is not invited before every next hop is known to take it.
+        let mut unknown = self.settings.by_mx || self.settings.next_hops.is_empty();
         for config in &self.settings.next_hops {
             let hop = self.service.relay.next_hop(config);
             if hop.extensions().is_none() && probes > 0 {
                 probes -= 1;
                 self.service.relay.probe(&self.settings, config, PROBE_PATIENCE).await;
             }
-            if let Some(extensions) = hop.extensions() {
-                offered = offered.through(&extensions);
+            match hop.extensions() {
+                Some(extensions) => offered = offered.through(&extensions),
+                None => unknown = true,
             }
         }
+        offered.binary_mime &= !unknown;
         offered
     }
 

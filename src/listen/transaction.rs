@@ -121,7 +121,10 @@ impl Session {
         if parameters.size.is_some() && offered.size.is_none() {
             return Err(Refusal::NotOffered("SIZE"));
         }
-        if parameters.body.is_some() && !offered.eight_bit_mime {
+        if parameters.is_binary() && !offered.takes_binary() {
+            return Err(Refusal::NotOffered("BINARYMIME"));
+        }
+        if parameters.body.is_some() && !parameters.is_binary() && !offered.eight_bit_mime {
             return Err(Refusal::NotOffered("8BITMIME"));
         }
         if parameters.smtputf8 && !offered.smtputf8 {
@@ -169,6 +172,9 @@ impl Session {
         let bytes_max = self.settings.config.limits.command_bytes_max;
         while let Line::Whole(octets) = Line::find(&self.input, bytes_max) {
             if self.input[..octets].eq_ignore_ascii_case(b"DATA\r\n") {
+                if self.is_binary() {
+                    return false;
+                }
                 // Behind DATA nothing may follow; where something does, DATA is refused in its own turn.
                 let last = self.input.len() == octets;
                 if last {
@@ -187,6 +193,11 @@ impl Session {
             self.consider(path, parameters, group).await;
         }
         false
+    }
+
+    /// Whether the transaction is for a message of any octets.
+    pub(super) fn is_binary(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.envelope.parameters.is_binary())
     }
 
     async fn consider(&mut self, path: Path, parameters: &str, group: &mut Vec<Candidate>) {

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::stream::Stream;
+use crate::limits::REPLY_BYTES_MAX;
 use crate::smtp::{Extensions, Reply, ReplyError};
 
 /// A connection to a next hop.
@@ -32,6 +33,8 @@ pub struct Connection {
     reused: bool,
     /// A transaction was begun and not finished.
     needs_reset: bool,
+    /// Commands sent whose replies were not read yet.
+    expected: usize,
 }
 
 /// Commands that belong together.
@@ -87,6 +90,7 @@ impl Connection {
             extensions: Arc::default(),
             reused: false,
             needs_reset: false,
+            expected: 0,
         }
     }
 
@@ -195,8 +199,24 @@ impl Connection {
         }
     }
 
+    /// Notes that a command went out whose reply may come while more is sent.
+    pub fn expect_reply(&mut self) {
+        self.expected += 1;
+    }
+
+    /// How many such replies are still to be read.
+    pub fn expected(&self) -> usize {
+        self.expected
+    }
+
+    /// Reads one of them.
+    pub async fn expected_reply(&mut self, patience: Duration) -> Result<Reply, ConnectionError> {
+        self.expected = self.expected.saturating_sub(1);
+        self.reply(patience).await
+    }
+
     /// Sends a stretch of a message in at most two pieces. Stops as soon as the next hop, while it does not
-    /// take them, says something.
+    /// take them, says something that is not expected.
     pub async fn send_body(
         &mut self,
         head: &[u8],
@@ -213,6 +233,7 @@ impl Connection {
         while !(head.is_empty() && body.is_empty()) {
             let stream = &mut self.stream;
             let input = &mut self.input;
+            let heard_before = input.len();
             let sent = poll_fn(|cx| {
                 let parts = [io::IoSlice::new(head), io::IoSlice::new(body)];
                 let parts = if head.is_empty() { &parts[1..] } else { &parts[..] };
@@ -238,7 +259,13 @@ impl Connection {
                     head = &head[of_head..];
                     body = &body[sent - of_head..];
                 }
-                None => return Err(self.unasked().await),
+                // What is expected is read later; it must not grow without bound, and its end is the connection's.
+                None if self.input.len() == heard_before
+                    || self.input.len() > self.expected * REPLY_BYTES_MAX =>
+                {
+                    return Err(self.unasked().await);
+                }
+                None => {}
             }
         }
         Ok(())

@@ -43,6 +43,8 @@ pub struct Settings {
     pub routes: RouteTable,
     /// All next hops by name or address, once each.
     pub next_hops: Vec<Arc<NextHopConfig>>,
+    /// Some mail goes to mail exchangers, which are not known beforehand.
+    pub by_mx: bool,
 }
 
 /// Why a message of our own could not be handed to the next hop. In each case nothing was accepted.
@@ -214,8 +216,10 @@ impl Settings {
     pub fn new(config: Arc<RelayConfig>) -> Settings {
         let routes = RouteTable::new(&config);
         let mut next_hops = routes.next_hops();
+        let all = next_hops.len();
         next_hops.retain(|hop| !matches!(hop.host, NextHopHost::Mx(_)));
-        Settings { config, routes, next_hops }
+        let by_mx = next_hops.len() < all;
+        Settings { config, routes, next_hops, by_mx }
     }
 }
 

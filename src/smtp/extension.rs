@@ -15,6 +15,8 @@ pub struct Extensions {
     pub dsn: bool,
     pub enhanced_status_codes: bool,
     pub chunking: bool,
+    /// BODY=BINARYMIME; worth something only with CHUNKING.
+    pub binary_mime: bool,
     pub starttls: bool,
     /// AUTH is offered at all; mechanisms in the order given, upper case, space separated.
     pub auth: bool,
@@ -38,6 +40,7 @@ impl Extensions {
                 "DSN" => e.dsn = true,
                 "ENHANCEDSTATUSCODES" => e.enhanced_status_codes = true,
                 "CHUNKING" => e.chunking = true,
+                "BINARYMIME" => e.binary_mime = true,
                 "STARTTLS" => e.starttls = true,
                 "AUTH" => {
                     e.auth = true;
@@ -53,7 +56,7 @@ impl Extensions {
 
     /// What survives when mail goes on to a next hop with `other`: everything that promises something
     /// about the message itself. PIPELINING and CHUNKING are promises of ours alone, for they are
-    /// converted.
+    /// converted; BINARYMIME cannot be, and needs the next hop's CHUNKING.
     pub fn through(&self, other: &Extensions) -> Extensions {
         Extensions {
             size: match (self.size, other.size) {
@@ -65,9 +68,15 @@ impl Extensions {
             eight_bit_mime: self.eight_bit_mime && other.eight_bit_mime,
             smtputf8: self.smtputf8 && other.smtputf8,
             dsn: self.dsn && other.dsn,
+            binary_mime: self.binary_mime && other.takes_binary(),
             enhanced_status_codes: self.enhanced_status_codes && other.enhanced_status_codes,
             ..self.clone()
         }
+    }
+
+    /// Whether a message with BODY=BINARYMIME can go there (RFC 3030 section 3).
+    pub fn takes_binary(&self) -> bool {
+        self.binary_mime && self.chunking
     }
 
     /// The lines that offer this set, one extension each, for the text of an EHLO reply.
@@ -85,6 +94,7 @@ impl Extensions {
         offer(self.smtputf8, "SMTPUTF8");
         offer(self.dsn, "DSN");
         offer(self.chunking, "CHUNKING");
+        offer(self.takes_binary(), "BINARYMIME");
         offer(self.starttls, "STARTTLS");
         offer(self.auth, &format!("AUTH {}", self.auth_mechanisms));
         offer(!self.xforward.is_empty(), &format!("XFORWARD {}", self.xforward));
@@ -122,5 +132,15 @@ mod tests {
         let offered = own.through(&next);
         assert_eq!(offered.lines(), ["PIPELINING", "SIZE 200", "SMTPUTF8", "CHUNKING"]);
         assert_eq!(own.through(&Extensions::default()).size, Some(500));
+    }
+
+    #[test]
+    fn binary_mime_needs_the_chunks_to_carry_it() {
+        let own = Extensions { chunking: true, binary_mime: true, ..Extensions::default() };
+        let next = |text: &str| Extensions::parse(text.split('\n'));
+        assert!(own.through(&next("hop\nBINARYMIME\nCHUNKING")).takes_binary());
+        for lacks in ["hop\nBINARYMIME", "hop\nCHUNKING", "hop"] {
+            assert_eq!(own.through(&next(lacks)).lines(), ["CHUNKING"], "{lacks}");
+        }
     }
 }

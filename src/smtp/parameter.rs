@@ -5,7 +5,7 @@
 //!   dropped. Values that carry text (ENVID, ORCPT, AUTH) are kept as written.
 //!
 //! STANDARDS
-//!   RFC 1870 (SIZE), RFC 6152 (BODY), RFC 3030 (BINARYMIME, known only to be refused), RFC 6531
+//!   RFC 1870 (SIZE), RFC 6152 (BODY), RFC 3030 section 3 (BINARYMIME), RFC 6531
 //!   (SMTPUTF8), RFC 3461 (RET, ENVID, NOTIFY, ORCPT), RFC 4954 section 5 (AUTH=).
 
 use thiserror::Error;
@@ -17,6 +17,8 @@ use super::Extensions;
 pub enum Body {
     SevenBit,
     EightBitMime,
+    /// Octets of any kind, in chunks only.
+    BinaryMime,
 }
 
 /// RET=
@@ -115,8 +117,11 @@ impl MailParameters {
             match self.body {
                 Some(Body::EightBitMime) => out.extend_from_slice(b" BODY=8BITMIME"),
                 Some(Body::SevenBit) => out.extend_from_slice(b" BODY=7BIT"),
-                None => {}
+                Some(Body::BinaryMime) | None => {}
             }
+        }
+        if self.is_binary() && next_hop.takes_binary() {
+            out.extend_from_slice(b" BODY=BINARYMIME");
         }
         if self.smtputf8 && next_hop.smtputf8 {
             out.extend_from_slice(b" SMTPUTF8");
@@ -136,10 +141,18 @@ impl MailParameters {
         }
     }
 
+    /// Whether the message may hold octets of any kind: it travels in chunks, and its line ends mean nothing.
+    pub fn is_binary(&self) -> bool {
+        self.body == Some(Body::BinaryMime)
+    }
+
     /// The first extension that these parameters need and the next hop does not have.
     pub fn lacking(&self, next_hop: &Extensions) -> Option<&'static str> {
         if self.body == Some(Body::EightBitMime) && !next_hop.eight_bit_mime {
             return Some("8BITMIME");
+        }
+        if self.is_binary() && !next_hop.takes_binary() {
+            return Some("BINARYMIME");
         }
         if self.smtputf8 && !next_hop.smtputf8 {
             return Some("SMTPUTF8");
@@ -246,9 +259,7 @@ fn body(value: Option<&str>) -> Result<Body, ParameterError> {
     match value {
         Some(v) if v.eq_ignore_ascii_case("7BIT") => Ok(Body::SevenBit),
         Some(v) if v.eq_ignore_ascii_case("8BITMIME") => Ok(Body::EightBitMime),
-        Some(v) if v.eq_ignore_ascii_case("BINARYMIME") => {
-            Err(ParameterError::Unknown("BODY=BINARYMIME".to_owned()))
-        }
+        Some(v) if v.eq_ignore_ascii_case("BINARYMIME") => Ok(Body::BinaryMime),
         _ => Err(ParameterError::Value("BODY")),
     }
 }
@@ -296,15 +307,20 @@ mod tests {
             smtputf8: true,
             dsn: true,
             auth: true,
+            chunking: true,
+            binary_mime: true,
             ..Extensions::default()
         }
     }
 
     #[test]
     fn mail_parameters_pass_through() {
-        for text in
-            [" SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B314 AUTH=<>", " BODY=7BIT RET=FULL", ""]
-        {
+        for text in [
+            " SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B314 AUTH=<>",
+            " BODY=7BIT RET=FULL",
+            " BODY=BINARYMIME",
+            "",
+        ] {
             let mut out = Vec::new();
             MailParameters::parse(text).unwrap().write_to(&mut out, &all());
             assert_eq!(String::from_utf8(out).unwrap(), text);
@@ -337,7 +353,6 @@ mod tests {
         }
         assert_eq!(MailParameters::parse("SIZE=1 SIZE=2"), Err(ParameterError::Twice("SIZE")));
         assert_eq!(MailParameters::parse("HOLDFOR=3"), Err(ParameterError::Unknown("HOLDFOR=3".into())));
-        assert!(MailParameters::parse("BODY=BINARYMIME").is_err());
         for text in ["NOTIFY=", "NOTIFY=NEVER,DELAY", "ORCPT=rfc822", "ORCPT=;a", "ORCPT=rfc822;a+2"] {
             assert!(matches!(RcptParameters::parse(text), Err(ParameterError::Value(_))), "{text}");
         }
@@ -350,6 +365,7 @@ mod tests {
         assert_eq!(lacking("BODY=8BITMIME"), Some("8BITMIME"));
         assert_eq!(lacking("SMTPUTF8"), Some("SMTPUTF8"));
         assert_eq!(lacking("RET=FULL"), Some("DSN"));
+        assert_eq!(lacking("BODY=BINARYMIME"), Some("BINARYMIME"));
         assert_eq!(lacking("SIZE=5 AUTH=<> BODY=7BIT"), None);
         assert_eq!(RcptParameters::parse("NOTIFY=NEVER").unwrap().lacking(&none), Some("DSN"));
     }

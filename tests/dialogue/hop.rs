@@ -34,8 +34,12 @@ async fn converse(stream: TcpStream, number: usize, part: Arc<Mutex<Part>>, saw:
     act(&mut stream, &part, "greeting", "220 hop.example ESMTP").await?;
     loop {
         let line = read_line(&mut stream).await?;
-        saw.lock().unwrap().push((number, show(&line)));
-        let text = String::from_utf8_lossy(&line).into_owned();
+        let mut text = String::from_utf8_lossy(&line).into_owned();
+        if text.starts_with("BDAT ") {
+            text = bdat(&mut stream, &part, &text, number, &saw).await?;
+        } else {
+            saw.lock().unwrap().push((number, show(&line)));
+        }
         let verb = text.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
         let usual = match verb.as_str() {
             "EHLO" => {
@@ -45,7 +49,8 @@ async fn converse(stream: TcpStream, number: usize, part: Arc<Mutex<Part>>, saw:
             "MAIL" => "250 2.1.0 hop: sender ok".to_owned(),
             "RCPT" => "250 2.1.5 hop: recipient ok".to_owned(),
             "DATA" => "354 hop: go on".to_owned(),
-            "BDAT" => bdat(&mut stream, &text, number, &saw).await?,
+            "BDAT" if text.ends_with(" LAST") => "250 2.0.0 hop: queued".to_owned(),
+            "BDAT" => "250 2.0.0 hop: chunk ok".to_owned(),
             "QUIT" => "221 2.0.0 hop: bye".to_owned(),
             _ => "250 2.0.0 hop: ok".to_owned(),
         };
@@ -80,12 +85,27 @@ async fn message(
     }
 }
 
-/// Takes the octets of a chunk; they are written down as lines, the unfinished one with a mark.
-async fn bdat(stream: &mut BufReader<TcpStream>, text: &str, number: usize, saw: &Saw) -> Option<String> {
+/// Takes the octets of a chunk; they are written down as lines, the unfinished one with a mark. Gives the command as
+/// written down: the length of our trace field, which changes with the date, is `trace`.
+async fn bdat(
+    stream: &mut BufReader<TcpStream>,
+    part: &Mutex<Part>,
+    text: &str,
+    number: usize,
+    saw: &Saw,
+) -> Option<String> {
     use tokio::io::AsyncReadExt;
+    act(stream, part, "chunk", "").await?;
     let octets: usize = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     let mut chunk = vec![0; octets];
     stream.read_exact(&mut chunk).await.ok()?;
+    let trace = trace_bytes(&chunk);
+    let word = if text.ends_with(" LAST") { " LAST" } else { "" };
+    let text = match trace {
+        0 => text.to_owned(),
+        _ => format!("BDAT trace+{}{word}", octets - trace),
+    };
+    saw.lock().unwrap().push((number, text.clone()));
     for line in chunk.split_inclusive(|b| *b == b'\n') {
         let shown = match line.strip_suffix(b"\r\n") {
             Some(line) => show(line),
@@ -93,7 +113,17 @@ async fn bdat(stream: &mut BufReader<TcpStream>, text: &str, number: usize, saw:
         };
         saw.lock().unwrap().push((number, shown));
     }
-    Some(format!("250 2.0.0 hop: {octets} octets"))
+    Some(text)
+}
+
+fn trace_bytes(chunk: &[u8]) -> usize {
+    let folded = chunk.split_inclusive(|b| *b == b'\n').enumerate();
+    folded
+        .take_while(|(i, line)| {
+            line.starts_with(if *i == 0 { b"Received: from client.example" } else { b"\t" })
+        })
+        .map(|(_, line)| line.len())
+        .sum()
 }
 
 /// Does what the rules say for this line, or says what is usual. Gives what was said; `None`: the connection is over.
