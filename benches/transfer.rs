@@ -178,6 +178,7 @@ fn checkpoint(now: &ContextRecord) -> SignedCheckpoint {
         digest: now.digest,
         entries: now.entries,
         time: jiff::Timestamp::now(),
+        lineage: now.lineage.digest(),
     }
     .sign(&key())
 }

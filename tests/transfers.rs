@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use bridgehead::directory::commit::Commit;
-use bridgehead::directory::context::{context_by_number, create_context};
+use bridgehead::directory::context::{context_by_number, create_context, put_context};
 use bridgehead::directory::ldif::Reader;
 use bridgehead::directory::memory::{MemoryStore, MemoryTransaction};
 use bridgehead::directory::{ContextRecord, Dn, Position, Read};
@@ -102,6 +102,21 @@ member: uid=new.hire,ou=Staff,ou=Paris,o=Example
 -
 "#;
 
+const CHANGE_BACK: &str = r#"version: 1
+dn: uid=new.hire,ou=Staff,ou=Paris,o=Example
+changetype: modify
+delete: title
+-
+"#;
+
+const LATER: &str = r#"version: 1
+dn: uid=new.hire,ou=Staff,ou=Paris,o=Example
+changetype: modify
+add: title
+title: Apprentice
+-
+"#;
+
 fn path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "vectors", name].iter().collect()
 }
@@ -145,6 +160,7 @@ fn checkpoint(now: &ContextRecord) -> SignedCheckpoint {
         digest: now.digest,
         entries: now.entries,
         time: "2026-11-22T14:00:00Z".parse().unwrap(),
+        lineage: now.lineage.digest(),
     }
     .sign(&key())
 }
@@ -170,20 +186,32 @@ fn write(name: &str, transfer: &Encoded) {
     }
 }
 
-/// The master before and after the changes.
-fn masters() -> (MemoryStore, MemoryStore) {
+/// The master before and after the changes, and in its next life.
+fn masters() -> (MemoryStore, MemoryStore, MemoryStore) {
     let mut store = new_store();
     commit(&mut store, &before(), 0xa1);
     let first = store.clone();
     commit(&mut store, CHANGES, 0xb2);
-    (first, store)
+    let second = store.clone();
+    for (life, changes) in [(0x1112, LATER), (0x2122, CHANGE_BACK)] {
+        let mut next = record(&store);
+        next.lineage.push(next.position, next.digest);
+        next.position.invocation = Uuid::from_u128(life);
+        let mut tx = store.begin();
+        put_context(&mut tx, &next).unwrap();
+        tx.commit();
+        commit(&mut store, changes, life as u8);
+    }
+    (first, second, store)
 }
 
 fn rewrite() {
-    let (first, master) = masters();
+    let (first, master, later) = masters();
     let (old, now) = (record(&first), record(&master));
     write("full", &encode(&first, &old, None, &checkpoint(&old)).unwrap().unwrap());
     write("delta", &encode(&master, &now, Some(old.position), &checkpoint(&now)).unwrap().unwrap());
+    let end = record(&later);
+    write("onward", &encode(&later, &end, Some(now.position), &checkpoint(&end)).unwrap().unwrap());
     let question = verify::begin(&first, &old).unwrap();
     let Answer::Differ(differ) = verify::answer(&master, &now, &question, true).unwrap() else {
         panic!("so few entries are told at once");
@@ -197,16 +225,18 @@ fn the_vectors_lead_to_their_checkpoints() {
     if std::env::var_os("BRIDGEHEAD_REWRITE").is_some() {
         rewrite();
     }
-    let (first, master) = masters();
+    let (first, master, later) = masters();
     let mut replica = new_store();
     assert_eq!(applied(&mut replica, "full"), record(&first).position);
     assert_eq!(record(&replica).digest, record(&first).digest);
     let mut other = replica.clone();
     assert_eq!(applied(&mut replica, "delta"), record(&master).position);
     assert_eq!(record(&replica).digest, record(&master).digest);
+    assert_eq!(applied(&mut replica, "onward"), record(&later).position);
+    assert_eq!(record(&replica).digest, record(&later).digest);
     applied(&mut other, "repair");
     assert_eq!(record(&other).digest, record(&master).digest);
-    for (name, base) in [("full", false), ("delta", true), ("repair", false)] {
+    for (name, base) in [("full", false), ("delta", true), ("repair", false), ("onward", true)] {
         let manifest = std::fs::read(path(&format!("{name}.manifest"))).unwrap();
         let manifest = Manifest::from_bytes(&manifest).unwrap();
         assert_eq!(matches!(manifest.base, Base::At(..)), base);
@@ -228,8 +258,13 @@ fn a_program_that_is_not_ours_applies_them() {
     let done = Command::new("python3").arg(path("transfer.py")).output().expect("python3 is installed");
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
-    let (first, master) = masters();
-    let expected = [("full", record(&first)), ("delta", record(&master)), ("repair", record(&master))]
-        .map(|(name, record)| format!("{name}: {} entries, digest {}\n", record.entries, record.digest));
+    let (first, master, later) = masters();
+    let expected = [
+        ("full", record(&first)),
+        ("delta", record(&master)),
+        ("repair", record(&master)),
+        ("onward", record(&later)),
+    ]
+    .map(|(name, record)| format!("{name}: {} entries, digest {}\n", record.entries, record.digest));
     assert_eq!(said, expected.concat());
 }

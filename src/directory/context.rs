@@ -8,6 +8,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::dn::{Dn, DnError};
+use super::lineage::Lineage;
 use super::position::{Digest, Position};
 use super::store::{Read, StoreError, Table, Write};
 use crate::limits::{CONTEXTS_MAX, DN_BYTES_MAX};
@@ -21,7 +22,7 @@ pub struct ContextRecord {
     pub master: String,
     pub position: Position,
     /// Where each earlier invocation ended and this history goes on from it, oldest first.
-    pub lineage: Vec<(Position, Digest)>,
+    pub lineage: Lineage,
     pub entries: u64,
     pub digest: Digest,
     /// The lowest USN from which the log can tell what was touched since.
@@ -45,7 +46,7 @@ impl ContextRecord {
     /// before it ended.
     pub fn is_on_history(&self, position: &Position) -> bool {
         let before = |end: &Position| end.invocation == position.invocation && position.usn <= end.usn;
-        before(&self.position) || self.lineage.iter().any(|(end, _)| before(end))
+        before(&self.position) || self.lineage.passes(position)
     }
 }
 
@@ -72,7 +73,7 @@ pub fn create_context(
         dn: dn.clone(),
         master: master.to_owned(),
         position: Position { invocation, usn: 0 },
-        lineage: Vec::new(),
+        lineage: Lineage::default(),
         entries: 0,
         digest: Digest::EMPTY,
         log_floor: 0,
@@ -148,7 +149,7 @@ struct Stored {
     #[n(3)]
     position: StoredPosition,
     #[n(4)]
-    lineage: Vec<(StoredPosition, Octets<32>)>,
+    lineage: Lineage,
     #[n(5)]
     entries: u64,
     #[n(6)]
@@ -183,7 +184,7 @@ fn encode(record: &ContextRecord) -> Vec<u8> {
         dn: record.dn.to_string(),
         master: record.master.clone(),
         position: StoredPosition::of(record.position),
-        lineage: record.lineage.iter().map(|(p, d)| (StoredPosition::of(*p), d.0.into())).collect(),
+        lineage: record.lineage.clone(),
         entries: record.entries,
         digest: record.digest.0.into(),
         log_floor: record.log_floor,
@@ -199,7 +200,7 @@ fn decode(octets: &[u8]) -> Result<ContextRecord, StoreError> {
         dn: Dn::parse(&stored.dn).map_err(|e: DnError| damaged(e.to_string()))?,
         master: stored.master,
         position: stored.position.meant(),
-        lineage: stored.lineage.into_iter().map(|(p, d)| (p.meant(), Digest(d.into()))).collect(),
+        lineage: stored.lineage,
         entries: stored.entries,
         digest: Digest(stored.digest.into()),
         log_floor: stored.log_floor,
@@ -226,7 +227,7 @@ mod tests {
             create_context(&mut tx, &dn("OU=paris, o=org"), "x", life),
             Err(ContextError::Exists(_))
         ));
-        a.lineage.push((a.position, Digest([9; 32])));
+        a.lineage.push(a.position, Digest([9; 32]));
         a.position = Position { invocation: Uuid::from_u128(8), usn: 3 };
         a.entries = 12;
         a.log_floor = 2;
@@ -249,7 +250,7 @@ mod tests {
         let mut store = MemoryStore::new();
         let mut record = create_context(&mut store.begin(), &dn("o=x"), "x", new).unwrap();
         record.position.usn = 9;
-        record.lineage.push((Position { invocation: old, usn: 5 }, Digest::EMPTY));
+        record.lineage.push(Position { invocation: old, usn: 5 }, Digest::EMPTY);
         for (invocation, usn, on) in
             [(new, 9, true), (new, 10, false), (old, 5, true), (old, 6, false), (Uuid::nil(), 1, false)]
         {

@@ -2,12 +2,14 @@
 //!
 //! PROMISES
 //!   Whoever holds a checkpoint that verifies under the master's key can prove a replica equal to the
-//!   master's state at that position, whichever site carried it.
+//!   master's state at that position, whichever site carried it, and that this state follows on every end of an
+//!   earlier invocation that the lineage digest names, and on no other.
 //!
 //! FORMAT
 //!   The signed bytes are one CBOR array (RFC 8949, definite lengths):
 //!   `[0 version = 1, 1 context DN (text), 2 invocation (16 octets), 3 USN, 4 state digest (32 octets),
-//!   5 entries, 6 time (seconds since 1970, UTC)]`.
+//!   5 entries, 6 time (seconds since 1970, UTC), ?7 lineage digest (32 octets)]`, without the
+//!   last if this is the master's first invocation (see [`Lineage`](crate::directory::Lineage)).
 //!   The signature is Ed25519 (RFC 8032) by the master's signing key over
 //!   `"bridgehead checkpoint 1" 0x00` followed by those bytes. On the wire a signed checkpoint is
 //!   `[0 bytes, 1 signature (64 octets)]`.
@@ -38,6 +40,8 @@ pub struct Checkpoint {
     pub entries: u64,
     /// When the master signed it, by the master's clock, in whole seconds.
     pub time: Timestamp,
+    /// Where the earlier invocations of this history ended, as the digest of them all.
+    pub lineage: Digest,
 }
 
 /// A checkpoint as signed: the exact bytes, never encoded again.
@@ -71,6 +75,7 @@ impl Checkpoint {
             digest: self.digest,
             entries: self.entries,
             time: self.time.as_second(),
+            lineage: Some(self.lineage).filter(|lineage| *lineage != Digest::EMPTY),
         };
         let bytes = minicbor::to_vec(&wire).unwrap_or_default();
         let signature = key.sign(&signed_message(&bytes)).to_bytes();
@@ -111,6 +116,7 @@ impl SignedCheckpoint {
             digest: wire.digest,
             entries: wire.entries,
             time: Timestamp::from_second(wire.time).map_err(|_| CheckpointError::Malformed)?,
+            lineage: wire.lineage.unwrap_or(Digest::EMPTY),
         })
     }
 
@@ -148,6 +154,8 @@ struct Wire {
     entries: u64,
     #[n(6)]
     time: i64,
+    #[n(7)]
+    lineage: Option<Digest>,
 }
 
 fn signed_message(bytes: &[u8]) -> Vec<u8> {
@@ -165,6 +173,7 @@ mod tests {
             digest: Digest([3; 32]),
             entries: 100_000,
             time: Timestamp::from_second(1_700_000_000).unwrap(),
+            lineage: Digest([8; 32]),
         }
     }
 
@@ -178,6 +187,12 @@ mod tests {
         let carried = SignedCheckpoint::from_bytes(&signed.to_bytes()).unwrap();
         assert_eq!(carried.verify(&key(1).verifying_key()), Ok(checkpoint()));
         assert_eq!(carried.claimed(), Ok(checkpoint()));
+        let first = Checkpoint { lineage: Digest::EMPTY, ..checkpoint() };
+        assert_eq!(first.sign(&key(1)).claimed(), Ok(first.clone()));
+        assert!(
+            first.sign(&key(1)).bytes.len() < signed.bytes.len() - 32,
+            "a first life has no lineage to tell"
+        );
     }
 
     #[test]

@@ -192,9 +192,6 @@ pub struct Link {
     #[n(15)]
     #[cbor(default)]
     pub gave: bool,
-    /// The history behind the full load that comes in.
-    #[n(11)]
-    pub ancestors: Option<(TransferId, Vec<Point>)>,
     /// The site asked for it and may have it, though it is not offered.
     #[n(10)]
     #[cbor(default)]
@@ -258,7 +255,6 @@ impl Link {
             ask_full: false,
             told: false,
             owed: false,
-            ancestors: None,
             verify_at: None,
             refresh: false,
             gave: false,

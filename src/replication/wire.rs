@@ -14,7 +14,7 @@
 //!   hello   = {0 card text, 1 capabilities, 2 part_bytes_max, 3 this answers your hello}
 //!   vector  = {0 context, ?1 position, ?2 digest, 3 standing}
 //!   request = {0 context, ?1 base position, ?2 base digest, ?3 transfer id, 4 [[first, last] missing part]}
-//!   part    = {0 context, 1 part (see parts), ?2 [[position, digest] where an earlier invocation ended]}
+//!   part    = {0 context, 1 part (see parts)}
 //!   digests = {0 context, 1 position, 2 body (see verify)}
 //!   notice  = {0 code, ?1 context, 2 text}
 //!   ```
@@ -43,8 +43,6 @@ pub const DIGESTS_MAX: usize = 256;
 pub const NOTICES_MAX: usize = 64;
 pub const CARD_BYTES_MAX: usize = 16 << 10;
 pub const NAME_BYTES_MAX: usize = 1024;
-/// Earlier invocations of one history.
-pub const LINEAGE_MAX: usize = 256;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// Runs of missing parts in one request; the rest is asked for next time.
 pub const RANGES_MAX: usize = 256;
@@ -163,11 +161,6 @@ pub struct PartItem {
     pub context: String,
     #[n(1)]
     pub part: Part,
-    /// With part 0 of what goes beyond one invocation: where each earlier one of this history ended, oldest
-    /// first. Who stands on none of them is not taken there by a full load.
-    #[n(2)]
-    #[cbor(default, skip_if = "Vec::is_empty")]
-    pub lineage: Vec<(Position, Digest)>,
 }
 
 /// One step of a comparison of two replicas, in the words of [`verify`](crate::replication).
@@ -264,7 +257,6 @@ impl Message {
             bound(request.missing.iter().all(|(first, last)| first <= last), "requests")?;
         }
         for part in &self.parts {
-            bound(part.lineage.len() <= LINEAGE_MAX, "parts")?;
             bound(name(&part.context) && part.part.index < part.part.count, "parts")?;
         }
         Ok(())
@@ -315,7 +307,6 @@ mod tests {
                 manifest: vec![9],
                 bytes: vec![1, 2, 3],
             },
-            lineage: vec![(position, Digest([6; 32]))],
         });
         message.requests.push(Request {
             context: "o=x".into(),

@@ -166,6 +166,7 @@ def apply(name, state):
     with open(os.path.join(HERE, name + ".manifest"), "rb") as file: manifest, _ = cbor(file.read())
     with open(os.path.join(HERE, name + ".chunks"), "rb") as file: body = Reader(file.read())
     checkpoint, _ = cbor(manifest[1][0])
+    lineage_leads(manifest, checkpoint)
     above = checkpoint[1].split(",", 1)[1]
     if manifest[2] == 0: state = {}
     bases = sorted(state) if manifest[2] == 1 else []
@@ -208,6 +209,17 @@ def apply(name, state):
     return state
 
 
+def lineage_leads(manifest, checkpoint):
+    """The lineage told is the one signed, and passes the base of a delta from another invocation."""
+    told, ends = manifest[8] if len(manifest) > 8 else (bytes(32), [])
+    base = manifest[3] and manifest[3][0]
+    if base and base[0] == checkpoint[2]: return
+    for (invocation, usn), held in ends:
+        told = hashlib.sha256(b"bridgehead lineage 1\0" + told + invocation + struct.pack(">Q", usn) + held).digest()
+    assert told == (checkpoint[7] if len(checkpoint) > 7 else bytes(32)), "the lineage is not the one signed"
+    assert not base or any(base[0] == end[0] and base[1] <= end[1] for end, _ in ends), "the base is not on it"
+
+
 def entry_hash(uuid, entry):
     parent, rdn, attributes = entry
     listed = [[name, values] for _, (name, values) in sorted(attributes.items())]
@@ -226,5 +238,6 @@ def digest(items, depth):
 
 
 full = apply("full", {})
-apply("delta", full)
+delta = apply("delta", full)
 apply("repair", full)
+apply("onward", delta)

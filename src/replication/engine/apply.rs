@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 
 use super::Event;
 use super::config::{Partner, same_context};
-use super::judge::Verdict;
+use super::judge::{Asked, Verdict};
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::{StoreError, Table};
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, PartError};
-use crate::replication::peer::{Peer, Point};
+use crate::replication::peer::Peer;
 use crate::replication::transfer::{self, Base, Manifest, TransferError};
-use crate::replication::wire::{LINEAGE_MAX, PartItem};
+use crate::replication::wire::PartItem;
 
 /// What the parts of one message came to.
 pub(super) struct Received {
@@ -45,7 +45,7 @@ impl Turn<'_> {
     ) -> Result<Received, StoreError> {
         let mut received = Received { any: !parts.is_empty(), contexts: BTreeSet::new() };
         let Some(partner) = self.config.partner(from) else { return Ok(received) };
-        for PartItem { context, part, lineage } in parts {
+        for PartItem { context, part } in parts {
             if peer.finished.contains(&part.transfer) {
                 continue;
             }
@@ -55,11 +55,8 @@ impl Turn<'_> {
             }
             match Assembly::store(self.tx, from, &part) {
                 Ok(assembly) => {
-                    let link = peer.link(&context);
-                    if part.index == 0 {
-                        link.ancestors = Some((part.transfer, lineage));
-                    }
                     if !assembly.is_complete() {
+                        let link = peer.link(&context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
                         link.asks = 0;
                     }
@@ -94,13 +91,9 @@ impl Turn<'_> {
                 continue;
             }
             let link = peer.link(context);
-            let (whole, repairing) =
-                (link.wants_whole() || link.verify_at.is_some(), link.verify_at.is_some());
-            let ancestors = match &link.ancestors {
-                Some((id, ancestors)) if *id == assembly.transfer() => ancestors.clone(),
-                _ => Vec::new(),
-            };
-            match self.judge(&manifest, &said, &ancestors, (whole, repairing))? {
+            let repair = link.verify_at.is_some();
+            let asked = Asked { whole: link.wants_whole() || repair, refresh: link.refresh, repair };
+            match self.judge(&manifest, &said, asked)? {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Parted => {
@@ -120,7 +113,7 @@ impl Turn<'_> {
                 }
                 Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
                 Verdict::Merge(checkpoint) => {
-                    if self.merge_from(from, &assembly, &manifest, &checkpoint, &ancestors)? {
+                    if self.merge_from(from, &assembly, &manifest, &checkpoint)? {
                         self.discard(peer, &assembly)?;
                         self.moved(from, peer, context)?;
                         peer.link(context).push_at = Some(self.now);
@@ -130,7 +123,7 @@ impl Turn<'_> {
                 }
                 Verdict::Apply(checkpoint) if self.waits(context, checkpoint.position)? => {}
                 Verdict::Apply(checkpoint) => {
-                    match self.apply(from, peer, &assembly, &manifest, &checkpoint, ancestors)? {
+                    match self.apply(from, peer, &assembly, &manifest, &checkpoint)? {
                         Done::Applied => {
                             self.discard(peer, &assembly)?;
                             return Ok(true);
@@ -166,11 +159,10 @@ impl Turn<'_> {
         assembly: &Assembly,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
-        ancestors: &[Point],
     ) -> Result<bool, StoreError> {
         let Some(record) = self.context(&checkpoint.context.to_string()).cloned() else { return Ok(false) };
         match assembly.open(self.tx.as_read()) {
-            Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, ancestors, &mut body),
+            Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, &mut body),
             Err(PartError::Store(error)) => Err(error),
             Err(error) => {
                 self.not_applied(from, &record.dn.to_string(), error.to_string());
@@ -187,7 +179,6 @@ impl Turn<'_> {
         assembly: &Assembly,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
-        ancestors: Vec<Point>,
     ) -> Result<Done, StoreError> {
         let name = checkpoint.context.to_string();
         let mut body = match assembly.open(self.tx.as_read()) {
@@ -219,7 +210,7 @@ impl Turn<'_> {
             }
             Ok(applied) => {
                 self.keep_checkpoint(number, &manifest.checkpoint)?;
-                self.keep_lineage(&record, manifest, &ancestors)?;
+                self.keep_lineage(&record, manifest, checkpoint)?;
                 self.refresh(number)?;
                 self.release(&name)?;
                 self.event(Event::Applied {
@@ -250,21 +241,15 @@ impl Turn<'_> {
         &mut self,
         before: &ContextRecord,
         manifest: &Manifest,
-        ancestors: &[Point],
+        checkpoint: &Checkpoint,
     ) -> Result<(), StoreError> {
         let Some(mut record) = context::context_by_number(self.tx.as_read(), before.number)? else {
             return Ok(());
         };
-        if record.position.invocation == before.position.invocation {
+        if record.lineage.digest() == checkpoint.lineage {
             return Ok(());
         }
-        match manifest.base {
-            // The sender says where the master's earlier lives ended, which may be beyond the base.
-            Base::At(position, digest) if ancestors.is_empty() => record.lineage.push((position, digest)),
-            _ => record.lineage = ancestors.to_vec(),
-        }
-        let excess = record.lineage.len().saturating_sub(LINEAGE_MAX);
-        record.lineage.drain(..excess);
+        record.lineage.learn(manifest.lineage.clone());
         context::put_context(self.tx, &record)
     }
 

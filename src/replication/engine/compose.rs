@@ -9,20 +9,18 @@ use super::inbound::card_name;
 use super::serve::in_flight;
 use super::turn::{Turn, point};
 use super::{Event, Output};
+use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
-use crate::directory::{Position, StoreError};
 use crate::replication::pacing::millis;
-use crate::replication::parts::{self, Assembly, Outgoing, Part};
+use crate::replication::parts::{self, Assembly, Outgoing};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
-use crate::replication::transfer::{self, Base, EncodeError, Encoded, Manifest};
+use crate::replication::transfer::{self, Base, EncodeError, Encoded};
 use crate::replication::wire::{self, Heard, Hello, Message, PartItem, Request, VectorItem};
 
 /// Parts are never smaller than this.
 pub const PART_BYTES_MIN: u64 = 16 << 10;
 /// Bytes of parts in one turn; the rest follows in the next, so that memory stays bounded.
 const TURN_BYTES_MAX: usize = 16 << 20;
-/// One position with its digest, as encoded.
-const LINEAGE_ITEM_BYTES: usize = 64;
 /// After so many questions for lost parts the question is for what leads from our base, too.
 const IN_VAIN_ASKS: u32 = 3;
 /// What a message needs besides its parts, without the vector.
@@ -277,7 +275,6 @@ impl Turn<'_> {
         let window = self.config.timing.window_bytes;
         let room = self.bytes_left(partner, peer).min(TURN_BYTES_MAX as u64) as usize;
         let now = self.now;
-        let contexts = &self.contexts;
         peer.links.sort_by_key(|link| link.chain.iter().map(|flight| flight.bytes).sum::<u64>());
         for link in &mut peer.links {
             let mut flying = in_flight(&link.chain);
@@ -289,30 +286,13 @@ impl Turn<'_> {
                     flight.at = now;
                     flying += part.bytes.len() as u64;
                     bytes += part.bytes.len();
-                    let record =
-                        contexts.iter().find(|record| same_context(&record.dn.to_string(), &link.context));
-                    let lineage = match (index, record) {
-                        (0, Some(record)) => lineage(record, &part, &flight.target.0),
-                        _ => Vec::new(),
-                    };
-                    items.push(PartItem { context: link.context.clone(), part, lineage });
+                    items.push(PartItem { context: link.context.clone(), part });
                 }
             }
         }
         let any = !items.is_empty();
         Ok((items, any))
     }
-}
-
-/// What a transfer tells of the history behind it, if it goes beyond one invocation.
-fn lineage(record: &ContextRecord, part: &Part, target: &Position) -> Vec<Point> {
-    let within = |manifest: Manifest| match manifest.base {
-        Base::At(base, _) => base.invocation == target.invocation,
-        Base::Nothing | Base::Repair => false,
-    };
-    let within = Manifest::from_bytes(&part.manifest).is_ok_and(within);
-    let before = record.lineage.iter().take_while(|(end, _)| end.invocation != target.invocation);
-    if within { Vec::new() } else { before.copied().collect() }
 }
 
 /// Takes the next part's index off a flight: lost ones first, new ones if the window has room.
@@ -337,8 +317,7 @@ fn pack(items: Vec<PartItem>, vector: &[VectorItem], limit: usize) -> Vec<Messag
     let mut messages = vec![Message::new(vector.to_vec())];
     let mut used = OVERHEAD_BYTES;
     for item in items {
-        let lineage = item.lineage.len() * LINEAGE_ITEM_BYTES;
-        let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + lineage + 64;
+        let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + 64;
         if used + size > limit && used > OVERHEAD_BYTES {
             messages.push(Message::new(vector.to_vec()));
             used = OVERHEAD_BYTES;

@@ -2,11 +2,14 @@
 //!
 //! PROMISES
 //!   Only what the master of the naming context signed is applied, whoever carried it. A replica goes onward in
-//!   its master's history: within an invocation to higher USNs, from one invocation to another only along a
-//!   history that passes where the replica stands.
+//!   its master's history, along what the master signed and nothing else: within an invocation to higher
+//!   USNs, from one invocation to another only if the lineage that its checkpoint names passes where the
+//!   replica stands. A carrier that tells another lineage, or puts an old state behind a newer one, is refused.
+//!   Two signed lineages of one invocation are a fork, which is reported and held.
 
 use super::turn::{Turn, point};
-use crate::directory::{Position, StoreError};
+use crate::directory::StoreError;
+use crate::directory::context::ContextRecord;
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::peer::Point;
 use crate::replication::transfer::{Base, Manifest};
@@ -27,15 +30,24 @@ pub(super) enum Verdict {
     Differs,
 }
 
+/// What was asked of the site that sent a transfer.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// Everything, for what we hold was found to be wrong: a full load of the same position counts as progress.
+    pub whole: bool,
+    /// By the operator's word, what we hold is given up for what the site sends.
+    pub refresh: bool,
+    /// A comparison, to be repaired.
+    pub repair: bool,
+}
+
 impl Turn<'_> {
-    /// Decides on a transfer by its manifest alone. `whole`: what we hold was found to be wrong, so a
-    /// full load of the same position counts as progress.
+    /// Decides on a transfer by its manifest alone.
     pub(super) fn judge(
         &mut self,
         manifest: &Manifest,
         said: &Checkpoint,
-        ancestors: &[Point],
-        (whole, repairing): (bool, bool),
+        asked: Asked,
     ) -> Result<Verdict, StoreError> {
         let name = said.context.to_string();
         let own = self.config.key.verifying_key();
@@ -47,43 +59,71 @@ impl Turn<'_> {
             Ok(checkpoint) => checkpoint,
             Err(error) => return Ok(Verdict::Refuse(error.to_string())),
         };
-        let Some(record) = self.context(&name).cloned() else {
-            let fits = manifest.base == Base::Nothing;
-            return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
+        let record = self.context(&name).cloned();
+        let Some((record, held)) = record.and_then(|record| point(&record).map(|held| (record, held))) else {
+            return Ok(match manifest.base {
+                Base::Nothing if is_signed(manifest, &checkpoint) => Verdict::Apply(checkpoint),
+                Base::Nothing => refuse_lineage(),
+                Base::At(..) | Base::Repair => Verdict::Wait,
+            });
         };
-        let target = checkpoint.position;
-        let Some((position, digest)) = point(&record) else {
-            let fits = manifest.base == Base::Nothing;
-            return Ok(if fits { Verdict::Apply(checkpoint) } else { Verdict::Wait });
-        };
-        let here = target == position;
-        if manifest.base == Base::Repair && !repairing {
+        if manifest.base == Base::Repair && !asked.repair {
             return Ok(Verdict::Refuse("nobody asked for a repair".into()));
         }
-        let again = here && ((whole && manifest.base == Base::Nothing) || manifest.base == Base::Repair);
-        if record.is_on_history(&target) && !again {
+        let again = checkpoint.position == held.0
+            && ((asked.whole && manifest.base == Base::Nothing) || manifest.base == Base::Repair);
+        if record.is_on_history(&checkpoint.position) && !again {
             return Ok(Verdict::Obsolete);
         }
         Ok(match manifest.base {
-            Base::At(base, base_digest) if base == position && base_digest == digest => {
-                let back = target.invocation == position.invocation && target.usn < position.usn;
-                if back { Verdict::Obsolete } else { Verdict::Apply(checkpoint) }
+            Base::At(base, digest) if base == held.0 && digest != held.1 => Verdict::Differs,
+            Base::At(base, _) if base != held.0 && record.is_on_history(&base) => Verdict::Obsolete,
+            Base::At(base, _) if base != held.0 => Verdict::Wait,
+            Base::Nothing if ours && checkpoint.position != held.0 => {
+                match is_signed(manifest, &checkpoint) {
+                    true => Verdict::Merge(checkpoint),
+                    false => refuse_lineage(),
+                }
             }
-            // The sender proved our position and found something else there.
-            Base::At(base, _) if base == position => Verdict::Differs,
-            Base::At(base, _) if record.is_on_history(&base) => Verdict::Obsolete,
-            Base::At(..) => Verdict::Wait,
-            Base::Nothing if here => Verdict::Apply(checkpoint),
-            Base::Nothing if ours => Verdict::Merge(checkpoint),
-            Base::Nothing if whole || leads_from(ancestors, &target, &position) => Verdict::Apply(checkpoint),
-            Base::Nothing => Verdict::Parted,
-            Base::Repair => Verdict::Apply(checkpoint),
+            Base::At(..) | Base::Nothing | Base::Repair => onward(&record, held, manifest, checkpoint, asked),
         })
     }
 }
 
-/// Whether a history with these ancestors that stands at `target` passed `position` before.
-fn leads_from(ancestors: &[Point], target: &Position, position: &Position) -> bool {
-    let passed = |end: &Position| end.invocation == position.invocation && position.usn <= end.usn;
-    passed(target) || ancestors.iter().any(|(end, _)| passed(end))
+/// A transfer that fits what we hold is applied if it leads onward.
+fn onward(
+    record: &ContextRecord,
+    held: Point,
+    manifest: &Manifest,
+    checkpoint: Checkpoint,
+    asked: Asked,
+) -> Verdict {
+    let target = checkpoint.position;
+    if target.invocation == held.0.invocation {
+        return match record.lineage.digest() == checkpoint.lineage {
+            true if target.usn < held.0.usn => Verdict::Obsolete,
+            true => Verdict::Apply(checkpoint),
+            false if asked.refresh && is_signed(manifest, &checkpoint) => Verdict::Apply(checkpoint),
+            false => Verdict::Parted,
+        };
+    }
+    if !is_signed(manifest, &checkpoint) {
+        return refuse_lineage();
+    }
+    match manifest.lineage.end_of(&held.0) {
+        // The master held something else where we stand.
+        Some((end, digest)) if *end == held.0 && *digest != held.1 && !asked.whole => Verdict::Differs,
+        Some(_) => Verdict::Apply(checkpoint),
+        None if asked.refresh => Verdict::Apply(checkpoint),
+        None => Verdict::Parted,
+    }
+}
+
+/// Whether the lineage that the carrier tells is the one that the master signed.
+fn is_signed(manifest: &Manifest, checkpoint: &Checkpoint) -> bool {
+    manifest.lineage.digest() == checkpoint.lineage
+}
+
+fn refuse_lineage() -> Verdict {
+    Verdict::Refuse("the history that it tells is not the one that its master signed".into())
 }

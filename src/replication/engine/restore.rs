@@ -9,7 +9,8 @@
 //!   the naming context is held as forked until the next day, and reported.
 //!
 //! LIMITS
-//!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`] invocations are remembered.
+//!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
+//!   invocations are remembered.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,7 @@ use crate::directory::change::Change;
 use crate::directory::commit::{ChangeError, Commit};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::dn::Dn;
-use crate::directory::{Digest, Position, Read, StoreError, Table, Write, log, lookup};
+use crate::directory::{Digest, Lineage, Position, Read, StoreError, Table, Write, log, lookup};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::parts::Source;
 use crate::replication::peer::{Link, Millis, Point};
@@ -43,8 +44,6 @@ pub struct Loss {
     #[cbor(default)]
     pub merges: Vec<Millis>,
 }
-
-pub use crate::replication::wire::LINEAGE_MAX;
 
 /// So often in a day histories are merged before it is taken for a fork.
 pub const MERGES_MAX: usize = 3;
@@ -83,7 +82,7 @@ impl Turn<'_> {
         if self.renewed.get(&number) != Some(&record.position.invocation) {
             let before = Position { usn: record.position.usn.saturating_sub(1), ..record.position };
             if let Some(held) = log::held(self.tx.as_read(), number, before.usn)? {
-                continue_from(&mut record, before, held.digest);
+                continue_from(&mut record.lineage, before, held.digest);
             }
             record.position.invocation = self.fresh_invocation(&before);
             context::put_context(self.tx, &record)?;
@@ -195,11 +194,10 @@ impl Turn<'_> {
         record: &ContextRecord,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
-        ancestors: &[Point],
         body: &mut dyn Source,
     ) -> Result<bool, StoreError> {
         self.tx.savepoint()?;
-        let merged = self.merge_within(record, manifest, checkpoint, ancestors, body);
+        let merged = self.merge_within(record, manifest, checkpoint, body);
         self.tx.end_savepoint(merged.is_ok())?;
         match merged {
             Ok(()) => {
@@ -227,16 +225,21 @@ impl Turn<'_> {
         record: &ContextRecord,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
-        ancestors: &[Point],
         body: &mut dyn Source,
     ) -> Result<(), Stop> {
         let theirs = self.unpack(record, manifest, checkpoint, body)?;
-        let mut changes = self.difference(record, &theirs, checkpoint, ancestors)?;
+        let mut changes = self.difference(record, &theirs, checkpoint, &manifest.lineage)?;
         context::remove_context(self.tx, theirs.number)?;
 
         let mut own = record.clone();
-        continue_from(&mut own, checkpoint.position, checkpoint.digest);
-        continue_from(&mut own, record.position, record.digest);
+        for &(end, digest) in manifest.lineage.ends() {
+            // Who stopped on the way to what was lost is led on, too.
+            if !record.is_on_history(&end) {
+                continue_from(&mut own.lineage, end, digest);
+            }
+        }
+        continue_from(&mut own.lineage, checkpoint.position, checkpoint.digest);
+        continue_from(&mut own.lineage, record.position, record.digest);
         own.position.invocation = self.fresh_invocation(&record.position);
         own.position.usn = own.position.usn.max(checkpoint.position.usn);
         context::put_context(self.tx, &own)?;
@@ -290,10 +293,10 @@ impl Turn<'_> {
         record: &ContextRecord,
         theirs: &ContextRecord,
         checkpoint: &Checkpoint,
-        ancestors: &[Point],
+        lineage: &Lineage,
     ) -> Result<Vec<Change>, Stop> {
         let read = self.tx.as_read();
-        let parted = parting(record, &checkpoint.position, ancestors);
+        let parted = parting(record, &checkpoint.position, lineage);
         let touched = match parted {
             Some(usn) => log::touched_since(read, record.number, usn)?.map(|set| set.entries),
             None => None,
@@ -341,19 +344,17 @@ impl Turn<'_> {
 }
 
 /// Notes where an earlier invocation of this history ended.
-fn continue_from(record: &mut ContextRecord, end: Position, digest: Digest) {
+fn continue_from(lineage: &mut Lineage, end: Position, digest: Digest) {
     if end.usn > 0 {
-        record.lineage.push((end, digest));
+        lineage.push(end, digest);
     }
-    let excess = record.lineage.len().saturating_sub(LINEAGE_MAX);
-    record.lineage.drain(..excess);
 }
 
 /// The last USN that two histories of one naming context share: ours, and one that stands at `target`
-/// with these ancestors.
-fn parting(record: &ContextRecord, target: &Position, ancestors: &[Point]) -> Option<u64> {
-    let ours = record.lineage.iter().map(|(end, _)| end).chain([&record.position]);
-    let theirs: Vec<&Position> = ancestors.iter().map(|(end, _)| end).chain([target]).collect();
+/// with this lineage.
+fn parting(record: &ContextRecord, target: &Position, lineage: &Lineage) -> Option<u64> {
+    let ours = record.lineage.ends().iter().map(|(end, _)| end).chain([&record.position]);
+    let theirs: Vec<&Position> = lineage.ends().iter().map(|(end, _)| end).chain([target]).collect();
     let common = |end: &Position| {
         let same = theirs.iter().filter(|other| other.invocation == end.invocation);
         same.map(|other| other.usn.min(end.usn)).max()

@@ -183,7 +183,8 @@ impl<'t> Turn<'t> {
             let signed = SignedCheckpoint::from_bytes(&bytes)
                 .map_err(|error| StoreError::Damaged(format!("the checkpoint of {}: {error}", record.dn)))?;
             if let Ok(said) = signed.claimed() {
-                if said.position == record.position && said.digest == record.digest {
+                let lineage = record.lineage.digest();
+                if (said.position, said.digest, said.lineage) == (record.position, record.digest, lineage) {
                     return Ok(Some(signed));
                 }
                 after = said.time.saturating_add(jiff::SignedDuration::from_secs(1)).unwrap_or(said.time);
@@ -200,6 +201,7 @@ impl<'t> Turn<'t> {
             time: jiff::Timestamp::from_millisecond(self.now)
                 .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
                 .max(after),
+            lineage: record.lineage.digest(),
         };
         let signed = checkpoint.sign(&self.config.key);
         self.tx.put(Table::Checkpoint, &key, &signed.to_bytes())?;

@@ -27,7 +27,7 @@ use crate::directory::attributes::Attribute;
 use crate::directory::digest::Summary;
 use crate::directory::log::{self, AttributeTouch, EntryTouch, Touches};
 use crate::directory::lookup::{self, Finder};
-use crate::directory::{ContextRecord, Dn, Entry, Position, Read, StoreError};
+use crate::directory::{ContextRecord, Dn, Entry, Lineage, Position, Read, StoreError};
 use crate::replication::checkpoint::{CheckpointError, SignedCheckpoint};
 
 /// A transfer as written.
@@ -281,7 +281,14 @@ impl<'r> Encoder<'r> {
         self.flush()?;
         let body = self.body.finish()?;
         let body_bytes = body.len() as u64;
-        let manifest = Manifest { checkpoint: checkpoint.clone(), base, body_bytes, added, changed, deleted };
+        let context = self.context;
+        let lineage = match base {
+            Base::At(from, _) if from.invocation == context.position.invocation => Lineage::default(),
+            Base::At(from, _) => context.lineage.told_to(Some(&from)),
+            Base::Nothing | Base::Repair => context.lineage.told_to(None),
+        };
+        let checkpoint = checkpoint.clone();
+        let manifest = Manifest { checkpoint, base, body_bytes, added, changed, deleted, lineage };
         Ok(Encoded { manifest, body })
     }
 

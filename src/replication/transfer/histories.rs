@@ -68,6 +68,7 @@ pub fn checkpoint(context: &ContextRecord) -> SignedCheckpoint {
         digest: context.digest,
         entries: context.entries,
         time: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
+        lineage: context.lineage.digest(),
     };
     checkpoint.sign(&key())
 }
@@ -349,7 +350,7 @@ fn a_base_off_the_history_needs_a_full_load() {
     assert!(checked(&tx, &now, base).is_some());
     let elsewhere = crate::directory::Position { invocation: Uuid::from_u128(1), ..base };
     assert!(checked(&tx, &now, elsewhere).is_none());
-    now.lineage.push((base, now.digest));
+    now.lineage.push(base, now.digest);
     now.position.invocation = Uuid::from_u128(1);
     put_context(&mut tx, &now).unwrap();
     assert!(checked(&tx, &now, base).is_some(), "an earlier life is on the history");

@@ -6,7 +6,8 @@
 //! FORMAT
 //!   One CBOR array: `[0 codec version, 1 signed checkpoint, 2 kind (0 full, 1 delta, 2 repair),
 //!   3 base ([[invocation, USN], digest] or null), 4 octets of the body, 5 entries added, 6 entries changed,
-//!   7 entries deleted]`.
+//!   7 entries deleted, ?8 lineage]`; the lineage (see [`Lineage`]) is there if the transfer leads from one
+//!   invocation into another, and its digest is the one in the checkpoint.
 //!   A reader skips elements that it does not know; whatever changes the meaning of the others raises the
 //!   codec version.
 //!
@@ -17,7 +18,8 @@
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
-use crate::directory::{Digest, Position};
+use crate::directory::lineage::{END_BYTES_MAX, LINEAGE_TOLD_MAX};
+use crate::directory::{Digest, Lineage, Position};
 use crate::limits::{DN_BYTES_MAX, PART_BYTES_MIN};
 use crate::replication::checkpoint::SignedCheckpoint;
 
@@ -33,6 +35,8 @@ pub struct Manifest {
     pub added: u64,
     pub changed: u64,
     pub deleted: u64,
+    /// How the history came from the base to the checkpoint; empty within one invocation.
+    pub lineage: Lineage,
 }
 
 /// What the replica must hold before.
@@ -73,6 +77,7 @@ impl Manifest {
             added: self.added,
             changed: self.changed,
             deleted: self.deleted,
+            lineage: Some(&self.lineage).filter(|lineage| !lineage.is_empty()).cloned(),
         };
         let bytes = minicbor::to_vec(&wire).map_err(|_| ManifestError::Malformed)?;
         match bytes.len() {
@@ -101,6 +106,10 @@ impl Manifest {
             (KIND_REPAIR, None) => Base::Repair,
             _ => return Err(ManifestError::Malformed),
         };
+        let lineage = wire.lineage.unwrap_or_default();
+        if lineage.ends().len() > LINEAGE_TOLD_MAX {
+            return Err(ManifestError::Malformed);
+        }
         Ok(Manifest {
             checkpoint: wire.checkpoint,
             base,
@@ -108,12 +117,13 @@ impl Manifest {
             added: wire.added,
             changed: wire.changed,
             deleted: wire.deleted,
+            lineage,
         })
     }
 }
 
 /// Most octets of an encoded manifest.
-pub const MANIFEST_BYTES_MAX: usize = DN_BYTES_MAX + (1 << 10);
+pub const MANIFEST_BYTES_MAX: usize = DN_BYTES_MAX + (LINEAGE_TOLD_MAX + 1) * END_BYTES_MAX + (1 << 10);
 
 const _: () = assert!(MANIFEST_BYTES_MAX < PART_BYTES_MIN);
 
@@ -143,6 +153,8 @@ struct Wire {
     changed: u64,
     #[n(7)]
     deleted: u64,
+    #[n(8)]
+    lineage: Option<Lineage>,
 }
 
 #[cfg(test)]
@@ -159,9 +171,18 @@ pub(crate) mod tests {
             digest: Digest([3; 32]),
             entries: 100_000,
             time: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
+            lineage: Digest::EMPTY,
         };
         let checkpoint = checkpoint.sign(&ed25519_dalek::SigningKey::from_bytes(&[1; 32]));
-        Manifest { checkpoint, base, body_bytes: 1000, added: 1, changed: 2, deleted: 3 }
+        Manifest {
+            checkpoint,
+            base,
+            body_bytes: 1000,
+            added: 1,
+            changed: 2,
+            deleted: 3,
+            lineage: Lineage::default(),
+        }
     }
 
     #[test]

@@ -1,0 +1,370 @@
+//! A hub that is not honest, and a replica that has nothing but what the master signed to go by.
+//!
+//! The master lived three lives in a row, and a fourth beside the last two that was given up: its states were signed
+//! too, and the hub has kept them. The replica must go onward in the first three, whatever the hub tells.
+
+use bridgehead::directory::change::Change;
+use bridgehead::directory::commit::Commit;
+use bridgehead::directory::context::{context_by_number, contexts, create_context, put_context};
+use bridgehead::directory::memory::MemoryStore;
+use bridgehead::directory::{Attributes, ContextRecord, Digest, Dn, Lineage, Position};
+use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
+use bridgehead::replication::engine::{
+    Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
+};
+use bridgehead::replication::parts;
+use bridgehead::replication::transfer::{Base, Encoded, encode, encode_repair};
+use bridgehead::replication::verify::{self, Answer};
+use bridgehead::replication::wire::{Message, PartItem, Standing, VectorItem};
+use ed25519_dalek::SigningKey;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+const CONTEXT: &str = "ou=paris,o=Example";
+
+/// The master's store at one time; clones go on by themselves.
+#[derive(Clone)]
+struct Master {
+    store: MemoryStore,
+    key: SigningKey,
+}
+
+impl Master {
+    fn new() -> Master {
+        let mut store = MemoryStore::new();
+        let mut tx = store.begin();
+        create_context(&mut tx, &dn(CONTEXT), "paris", Uuid::from_u128(1)).unwrap();
+        tx.commit();
+        let mut master = Master { store, key: SigningKey::from_bytes(&[1; 32]) };
+        master.put(CONTEXT);
+        master
+    }
+
+    fn put(&mut self, name: &str) {
+        let batch = [self.record().position.usn as u8 + 1; 12];
+        let attributes = Attributes::from_pairs([("description", name.as_bytes().to_vec())]).unwrap();
+        let mut tx = self.store.begin();
+        let mut commit = Commit::begin(&mut tx, 1, batch).unwrap();
+        commit.apply(&Change::Put { dn: dn(name), uuid: None, attributes }).unwrap();
+        commit.finish().unwrap();
+        tx.commit();
+    }
+
+    /// Another life begins where this one stands.
+    fn begin(&mut self, life: u128, name: &str) {
+        let mut record = self.record();
+        record.lineage.push(record.position, record.digest);
+        record.position.invocation = Uuid::from_u128(life);
+        let mut tx = self.store.begin();
+        put_context(&mut tx, &record).unwrap();
+        tx.commit();
+        self.put(name);
+    }
+
+    fn record(&self) -> ContextRecord {
+        context_by_number(&self.store, 1).unwrap().unwrap()
+    }
+
+    fn signed_by(&self, key: &SigningKey) -> SignedCheckpoint {
+        let ContextRecord { dn, position, digest, entries, lineage, .. } = self.record();
+        let time = Timestamp::from_second(1_800_000_000).unwrap();
+        Checkpoint { context: dn, position, digest, entries, time, lineage: lineage.digest() }.sign(key)
+    }
+
+    fn transfer(&self, base: Option<Position>) -> Encoded {
+        encode(&self.store, &self.record(), base, &self.signed_by(&self.key)).unwrap().unwrap()
+    }
+}
+
+/// The lives: 1, then 2, then 3; and 9, which went on from 1 and was given up.
+struct Lives {
+    first: Master,
+    second: Master,
+    third: Master,
+    other: Master,
+}
+
+fn lives() -> Lives {
+    let mut first = Master::new();
+    first.put("cn=one,ou=paris,o=Example");
+    let (mut second, mut other) = (first.clone(), first.clone());
+    second.begin(2, "cn=two,ou=paris,o=Example");
+    let mut third = second.clone();
+    third.begin(3, "cn=three,ou=paris,o=Example");
+    other.begin(9, "cn=stale,ou=paris,o=Example");
+    for _ in 0..5 {
+        other.put("cn=staler,ou=paris,o=Example");
+        other.put("cn=stale,ou=paris,o=Example");
+    }
+    Lives { first, second, third, other }
+}
+
+/// Takes what the hub sends.
+struct Replica {
+    store: MemoryStore,
+    engine: Engine,
+    seq: u64,
+}
+
+impl Replica {
+    fn new() -> Replica {
+        let known = KnownSite {
+            site: "paris".into(),
+            key: SigningKey::from_bytes(&[1; 32]).verifying_key(),
+            contexts: vec![CONTEXT.into()],
+        };
+        let config = EngineConfig {
+            site: "tokyo".into(),
+            key: SigningKey::from_bytes(&[2; 32]),
+            card: String::new(),
+            known: vec![known],
+            partners: vec![Partner::new("hub")],
+            timing: Timing::default(),
+        };
+        Replica { store: MemoryStore::new(), engine: Engine::new(config), seq: 1_800_000_000_000 }
+    }
+
+    /// One that took this by honest means.
+    fn at(master: &Master) -> Replica {
+        let mut replica = Replica::new();
+        replica.takes(&master.transfer(None));
+        replica.stands_with(master);
+        replica
+    }
+
+    fn told(&mut self, input: Input) -> Vec<Event> {
+        let now = Timestamp::from_millisecond(self.seq as i64).unwrap();
+        let mut tx = self.store.begin();
+        self.engine.handle(&mut tx, now, input).unwrap();
+        tx.commit();
+        let events = std::iter::from_fn(|| self.engine.output()).filter_map(|output| match output {
+            Output::Event(event) => Some(event),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    fn hears(&mut self, message: &Message) -> Vec<Event> {
+        self.seq += 60_000;
+        let time = Timestamp::from_millisecond(self.seq as i64).unwrap();
+        let header = Header { seq: self.seq, time };
+        self.told(Input::Received { from: "hub".into(), header, payload: message.encode() })
+    }
+
+    fn takes(&mut self, transfer: &Encoded) -> Vec<Event> {
+        let cut = parts::cut(&transfer.manifest, &transfer.body, 1 << 20).unwrap();
+        let said = transfer.manifest.checkpoint.claimed().unwrap();
+        let mut message = Message::new(vec![stands_at((said.position, said.digest))]);
+        message.parts = cut.into_iter().map(|part| PartItem { context: CONTEXT.into(), part }).collect();
+        self.hears(&message)
+    }
+
+    fn record(&self) -> Option<ContextRecord> {
+        contexts(&self.store).unwrap().into_iter().find(|record| record.dn.to_string() == CONTEXT)
+    }
+
+    #[track_caller]
+    fn stands_with(&self, master: &Master) {
+        let (held, there) = (self.record().expect("it holds something"), master.record());
+        assert_eq!((held.position, held.digest), (there.position, there.digest));
+        assert_eq!(held.lineage.digest(), there.lineage.digest());
+    }
+
+    /// Nothing of `transfer` is applied, and an event of this name says so.
+    #[track_caller]
+    fn refuses(&mut self, transfer: &Encoded, event: &str) {
+        let before = self.record();
+        let events = self.takes(transfer);
+        assert!(!events.iter().any(|event| matches!(event, Event::Applied { .. })), "{events:?}");
+        let said = format!("{events:?}");
+        assert!(said.contains(event), "{said}");
+        assert_eq!(self.record(), before);
+    }
+}
+
+fn dn(text: &str) -> Dn {
+    Dn::parse(text).unwrap()
+}
+
+/// The end of what this master holds, as a lineage would have it.
+fn end(master: &Master) -> (Position, Digest) {
+    let record = master.record();
+    (record.position, record.digest)
+}
+
+/// A site's word that it stands there.
+fn stands_at((position, digest): (Position, Digest)) -> VectorItem {
+    VectorItem {
+        context: CONTEXT.into(),
+        position: Some(position),
+        digest: Some(digest),
+        standing: Standing::Follows,
+    }
+}
+
+const NOT_SIGNED: &str = "not the one that its master signed";
+
+#[test]
+fn an_honest_hub_leads_from_one_life_into_the_next() {
+    let Lives { first, second, third, .. } = lives();
+    let mut by_deltas = Replica::at(&first);
+    by_deltas.takes(&second.transfer(Some(first.record().position)));
+    by_deltas.stands_with(&second);
+    by_deltas.takes(&third.transfer(Some(second.record().position)));
+    by_deltas.stands_with(&third);
+    assert_eq!(by_deltas.record().unwrap().lineage, third.record().lineage);
+    // One delta over two lives, and a full load.
+    for base in [Some(first.record().position), None] {
+        let mut replica = Replica::at(&first);
+        replica.takes(&third.transfer(base));
+        replica.stands_with(&third);
+    }
+}
+
+#[test]
+fn an_older_state_is_no_news_whatever_is_told_of_it() {
+    let Lives { first, second, third, .. } = lives();
+    for old in [&first, &second] {
+        let mut replica = Replica::at(&third);
+        let told = Lineage::default();
+        for lineage in [old.record().lineage, told, third.record().lineage] {
+            let mut transfer = old.transfer(None);
+            transfer.manifest.lineage = lineage;
+            replica.takes(&transfer);
+            replica.stands_with(&third);
+        }
+    }
+}
+
+#[test]
+fn a_life_that_was_given_up_is_not_put_behind_a_newer_one() {
+    let Lives { second, third, other, .. } = lives();
+    for newer in [&second, &third] {
+        let mut transfer = other.transfer(None);
+        let mut spliced = newer.record().lineage;
+        spliced.push(end(newer).0, end(newer).1);
+        transfer.manifest.lineage = spliced;
+        Replica::at(newer).refuses(&transfer, NOT_SIGNED);
+        // Without the lie it is a fork, which is reported and held.
+        Replica::at(newer).refuses(&other.transfer(None), "Forked");
+    }
+}
+
+#[test]
+fn a_delta_into_a_life_that_was_given_up_is_refused() {
+    let Lives { third, other, .. } = lives();
+    // The hub has the keys to nothing, but both states: it makes the delta between them by itself.
+    let mut made = third.clone();
+    let mut record = made.record();
+    let mut tx = made.store.begin();
+    record.lineage.push(record.position, record.digest);
+    record.position = Position { usn: record.position.usn, invocation: other.record().position.invocation };
+    put_context(&mut tx, &record).unwrap();
+    tx.commit();
+    while made.record().position.usn < other.record().position.usn {
+        made.put("cn=stale,ou=paris,o=Example");
+    }
+    let mut delta = made.transfer(Some(third.record().position));
+    assert!(matches!(delta.manifest.base, Base::At(..)));
+    delta.manifest.checkpoint = other.signed_by(&other.key);
+    Replica::at(&third).refuses(&delta, NOT_SIGNED);
+    delta.manifest.lineage = other.record().lineage;
+    Replica::at(&third).refuses(&delta, "Forked");
+    delta.manifest.lineage = Lineage::default();
+    Replica::at(&third).refuses(&delta, NOT_SIGNED);
+}
+
+#[test]
+fn a_replica_that_was_made_to_start_over_still_goes_onward_only() {
+    let Lives { first, third, other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    let mut nonsense = third.transfer(None);
+    let mut onward = third.clone();
+    onward.put("cn=four,ou=paris,o=Example");
+    nonsense.manifest.checkpoint = onward.signed_by(&onward.key);
+    nonsense.manifest.base = Base::At(third.record().position, Digest([7; 32]));
+    replica.refuses(&nonsense, "its base is not what we hold");
+    replica.refuses(&other.transfer(None), "Forked");
+    let mut spliced = other.transfer(None);
+    spliced.manifest.lineage = third.record().lineage;
+    replica.refuses(&spliced, NOT_SIGNED);
+    replica.takes(&first.transfer(None));
+    replica.stands_with(&third);
+    replica.takes(&onward.transfer(None));
+    replica.stands_with(&onward);
+}
+
+#[test]
+fn a_repair_does_not_lead_into_another_life() {
+    let Lives { third, other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    let question = verify::begin(&third.store, &third.record()).unwrap();
+    let Answer::Differ(found) = verify::answer(&other.store, &other.record(), &question, true).unwrap()
+    else {
+        panic!("so few entries are told at once");
+    };
+    let checkpoint = other.signed_by(&other.key);
+    let repair =
+        encode_repair(&other.store, &other.record(), &found.theirs, &found.ours, &checkpoint).unwrap();
+    replica.refuses(&repair, "nobody asked for a repair");
+    // The hub stands at our position with another digest, and the operator asks for a comparison.
+    replica.hears(&Message::new(vec![stands_at((third.record().position, Digest([7; 32])))]));
+    replica.told(Input::Verify { site: None });
+    replica.refuses(&repair, "");
+    let mut spliced = repair.clone();
+    spliced.manifest.lineage = third.record().lineage;
+    replica.refuses(&spliced, NOT_SIGNED);
+}
+
+#[test]
+fn mixed_and_forged_states_are_refused() {
+    let Lives { first, third, other, .. } = lives();
+    let mut mixed = other.transfer(None);
+    mixed.manifest.checkpoint = third.signed_by(&third.key);
+    mixed.manifest.lineage = third.record().lineage;
+    Replica::at(&first).refuses(&mixed, "NotApplied");
+    let mut forged = third.transfer(None);
+    forged.manifest.checkpoint = third.signed_by(&SigningKey::from_bytes(&[66; 32]));
+    Replica::at(&first).refuses(&forged, "not signed by the master");
+    // The very first load has to tell the truth, too: what it says is passed on.
+    let mut embellished = third.transfer(None);
+    embellished.manifest.lineage.push(end(&other).0, end(&other).1);
+    Replica::new().refuses(&embellished, NOT_SIGNED);
+    embellished.manifest.lineage = Lineage::default();
+    Replica::new().refuses(&embellished, NOT_SIGNED);
+}
+
+#[test]
+fn two_signed_pasts_of_one_life_are_a_fork() {
+    let Lives { second, third, other, .. } = lives();
+    let mut twin = other;
+    twin.begin(3, "cn=twin,ou=paris,o=Example");
+    assert_eq!(twin.record().position.invocation, third.record().position.invocation);
+    let mut replica = Replica::at(&second);
+    replica.takes(&third.transfer(None));
+    replica.refuses(&twin.transfer(None), "Forked");
+}
+
+#[test]
+fn what_is_withheld_comes_later_and_nothing_else_takes_its_place() {
+    let Lives { first, second, third, other } = lives();
+    let mut replica = Replica::at(&first);
+    replica.refuses(&third.transfer(Some(second.record().position)), "[");
+    replica.stands_with(&first);
+    replica.takes(&second.transfer(Some(first.record().position)));
+    replica.stands_with(&third);
+    replica.refuses(&other.transfer(None), "Forked");
+}
+
+#[test]
+fn the_operators_word_alone_leads_out_of_a_fork() {
+    let Lives { third, other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    replica.refuses(&other.transfer(None), "Forked");
+    replica.told(Input::Refresh { site: None });
+    let mut spliced = other.transfer(None);
+    spliced.manifest.lineage = third.record().lineage;
+    replica.refuses(&spliced, NOT_SIGNED);
+    replica.takes(&other.transfer(None));
+    replica.stands_with(&other);
+}
