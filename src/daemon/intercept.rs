@@ -3,7 +3,7 @@
 //!
 //! FAILURE
 //!   Whatever is wrong with the message itself: 5xx with the reason, the store unchanged; its sender is told
-//!   by its own mail system. Whatever is wrong here: 451, the sending server keeps it.
+//!   by its own mail system, and a copy is kept. Whatever is wrong here: 451, the sending server keeps it.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::listen::intercept::{Delivery, Intercept, InterceptedEnvelope};
 use crate::message::bounce::{self, Action, Bounce, Cause};
 use crate::message::seal::{self, Opened};
 use crate::message::{Refusal, mime, token};
+use crate::replication::engine::quarantine::UNPROVED_COPY_BYTES_MAX;
 use crate::replication::engine::{BounceStatus, Header, Input, Outcome};
 use crate::smtp::{Enhanced, Reply};
 
@@ -45,14 +46,17 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     let bytes = message.len();
     let looking = site.clone();
     let null = envelope.reverse_path.is_null();
+    let message = Arc::new(message);
+    let looked_at = message.clone();
     // Opening costs processor time in proportion to the message; sessions must not wait for it.
-    let found = tokio::task::spawn_blocking(move || find(&looking, null, &message)).await;
+    let found = tokio::task::spawn_blocking(move || find(&looking, null, &looked_at)).await;
     let reverse_path = envelope.reverse_path.to_string();
     match found {
         Ok(Ok(Found::Sealed(opened))) => accept(&site, opened, bytes).await,
         Ok(Ok(Found::Bounce(bounce))) => take_bounce(&site, &envelope, &bounce),
         Ok(Err(refusal)) => {
             warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
+            keep(&site, reverse_path, &refusal, &message);
             reply(&refusal)
         }
         Err(failure) => {
@@ -60,6 +64,13 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
             Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
         }
     }
+}
+
+/// The operator can look at what was refused; nobody waits for the copy.
+fn keep(site: &Site, from: String, refusal: &Refusal, message: &[u8]) {
+    // No more than is kept waits in memory.
+    let mail = message[..message.len().min(UNPROVED_COPY_BYTES_MAX)].to_vec();
+    site.replicator.input(Input::Refused { from, reason: refusal.to_string(), mail });
 }
 
 fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, Refusal> {

@@ -39,6 +39,16 @@ impl<'b, C> Decode<'b, C> for Digest {
     }
 }
 
+/// An array of at most `MAX` items, refused by its head: some octets of CBOR become many times as many in memory.
+pub fn list<'b, C, T: Decode<'b, C>, const MAX: usize>(
+    d: &mut Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, DecodeError> {
+    let bound = DecodeError::message("a list is longer than its bound, or of no length");
+    let length = d.array()?.filter(|length| *length <= MAX as u64).ok_or(bound)?;
+    (0..length).map(|_| d.decode_with(context)).collect()
+}
+
 /// A byte string of exactly `N` bytes.
 pub fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], DecodeError> {
     d.bytes()?.try_into().map_err(|_| DecodeError::message("a byte string of the wrong length"))

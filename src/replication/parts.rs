@@ -221,6 +221,18 @@ impl Assembly {
         Manifest::from_bytes(&self.state.manifest).map(Some)
     }
 
+    /// Part 0 as it came, once it is there.
+    pub fn first_part(&self, read: &dyn Read) -> Result<Option<Part>, StoreError> {
+        let bytes = read.get(self.shelf().table, &self.shelf().part_key(0))?;
+        Ok(bytes.map(|bytes| Part {
+            transfer: self.transfer,
+            index: 0,
+            count: self.state.count,
+            manifest: self.state.manifest.clone(),
+            bytes,
+        }))
+    }
+
     /// The whole transfer, proved to be what its id names.
     pub fn open(&self, read: &dyn Read) -> Result<(Manifest, Body), PartError> {
         if !self.is_complete() {

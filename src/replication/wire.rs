@@ -29,6 +29,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
+use super::cbor::list;
 use super::parts::{Part, TransferId};
 use crate::directory::{Digest, Position};
 
@@ -59,18 +60,19 @@ pub struct Message {
     #[n(2)]
     pub hello: Option<Hello>,
     #[n(3)]
+    #[cbor(decode_with = "list::<_, _, CONTEXTS_MAX>")]
     pub vector: Vec<VectorItem>,
     #[n(4)]
-    #[cbor(default, skip_if = "Vec::is_empty")]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, REQUESTS_MAX>")]
     pub requests: Vec<Request>,
     #[n(5)]
-    #[cbor(default, skip_if = "Vec::is_empty")]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, PARTS_MAX>")]
     pub parts: Vec<PartItem>,
     #[n(6)]
-    #[cbor(default, skip_if = "Vec::is_empty")]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, DIGESTS_MAX>")]
     pub digests: Vec<DigestItem>,
     #[n(7)]
-    #[cbor(default, skip_if = "Vec::is_empty")]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, NOTICES_MAX>")]
     pub notices: Vec<Notice>,
     /// The sender waits: answer at once, even if there is nothing but the vector to say.
     #[n(8)]
@@ -149,7 +151,7 @@ pub struct Request {
     #[n(3)]
     pub transfer: Option<TransferId>,
     #[n(4)]
-    #[cbor(default, skip_if = "Vec::is_empty")]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, RANGES_MAX>")]
     pub missing: Vec<(u32, u32)>,
 }
 
@@ -236,14 +238,10 @@ impl Message {
         Ok(message)
     }
 
+    /// What the lists hold; their lengths were bounded as they were read.
     fn within_bounds(&self) -> Result<(), WireError> {
         let bound = |holds: bool, what| if holds { Ok(()) } else { Err(WireError::Bound(what)) };
         let name = |name: &str| name.len() <= NAME_BYTES_MAX;
-        bound(self.vector.len() <= CONTEXTS_MAX, "vector items")?;
-        bound(self.requests.len() <= REQUESTS_MAX, "requests")?;
-        bound(self.parts.len() <= PARTS_MAX, "parts")?;
-        bound(self.digests.len() <= DIGESTS_MAX, "digests")?;
-        bound(self.notices.len() <= NOTICES_MAX, "notices")?;
         bound(self.hello.iter().all(|hello| hello.card.len() <= CARD_BYTES_MAX), "card")?;
         bound(self.vector.iter().all(|item| name(&item.context)), "context names")?;
         bound(self.digests.iter().all(|item| name(&item.context)), "context names")?;
@@ -253,7 +251,7 @@ impl Message {
             "notices",
         )?;
         for request in &self.requests {
-            bound(name(&request.context) && request.missing.len() <= RANGES_MAX, "requests")?;
+            bound(name(&request.context), "requests")?;
             bound(request.missing.iter().all(|(first, last)| first <= last), "requests")?;
         }
         for part in &self.parts {
@@ -349,6 +347,11 @@ mod tests {
         let mut beyond = message();
         beyond.parts[0].part.index = 2;
         assert_eq!(Message::decode(&beyond.encode()), Err(WireError::Bound("parts")));
+        let mut many = message();
+        many.notices = vec![Notice { code: 0, context: None, text: String::new() }; NOTICES_MAX];
+        assert_eq!(Message::decode(&many.encode()), Ok(many.clone()));
+        many.notices.push(many.notices[0].clone());
+        assert!(matches!(Message::decode(&many.encode()), Err(WireError::Malformed(_))));
         let mut newer = message();
         newer.protocol = 2;
         assert_eq!(Message::decode(&newer.encode()), Err(WireError::Protocol(2)));

@@ -1,5 +1,7 @@
 //! Real processes in the worst mail: daemons with Postfix and a mangling hop between them, killed and out of disk.
 
+mod bombs; // what expands, claims or names too much, sealed by a partner's real key: refused within measured bounds
+mod insider; // that partner
 mod storm; // two and three daemons, kill -9 in a loop under load: equal in the end, nothing lost, nothing left lying about
 mod workload; // changes that a site's people make, and what must be there afterwards
 mod world; // sites, their Postfixes, and the mangler between

@@ -15,10 +15,10 @@ use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::{StoreError, Table};
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
-use crate::replication::parts::{Assembly, PartError};
+use crate::replication::parts::{Assembly, PartError, TransferId};
 use crate::replication::peer::Peer;
 use crate::replication::transfer::{self, Base, Manifest, TransferError};
-use crate::replication::wire::PartItem;
+use crate::replication::wire::{Message, PartItem};
 
 /// What the parts of one message came to.
 pub(super) struct Received {
@@ -26,7 +26,13 @@ pub(super) struct Received {
     pub any: bool,
     /// The naming contexts that may have got further.
     pub contexts: BTreeSet<String>,
+    /// Transfers of which nothing was there before.
+    pub begun: BTreeSet<TransferId>,
 }
+
+/// Transfers of one site that may wait for their parts at once, beyond which no new one is begun: each link has one
+/// load of many parts at a time, and small ones come whole.
+const ASSEMBLIES_MAX: usize = 256;
 
 /// What became of a transfer that was to be applied.
 enum Done {
@@ -43,30 +49,82 @@ impl Turn<'_> {
         peer: &mut Peer,
         parts: Vec<PartItem>,
     ) -> Result<Received, StoreError> {
-        let mut received = Received { any: !parts.is_empty(), contexts: BTreeSet::new() };
+        let mut received =
+            Received { any: !parts.is_empty(), contexts: BTreeSet::new(), begun: BTreeSet::new() };
         let Some(partner) = self.config.partner(from) else { return Ok(received) };
-        for PartItem { context, part } in parts {
-            if peer.finished.contains(&part.transfer) {
+        let mut begun = BTreeSet::new();
+        for item in parts {
+            if peer.finished.contains(&item.part.transfer) {
                 continue;
             }
-            if !self.takes(partner, &context) {
-                self.not_applied(from, &context, "it is not taken from this site".into());
+            if !self.takes(partner, &item.context) {
+                self.refuse_part(from, item, "it is not taken from this site".into())?;
                 continue;
             }
-            match Assembly::store(self.tx, from, &part) {
+            if Assembly::load(self.tx.as_read(), from, item.part.transfer)?.is_none() {
+                begun.insert(item.part.transfer);
+            }
+            match Assembly::store(self.tx, from, &item.part) {
                 Ok(assembly) => {
                     if !assembly.is_complete() {
-                        let link = peer.link(&context);
+                        let link = peer.link(&item.context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
                         link.asks = 0;
                     }
-                    received.contexts.insert(context);
+                    received.contexts.insert(item.context);
                 }
                 Err(PartError::Store(error)) => return Err(error),
-                Err(error) => self.not_applied(from, &context, error.to_string()),
+                Err(error) => self.refuse_part(from, item, error.to_string())?,
             }
         }
+        received.begun = begun;
         Ok(received)
+    }
+
+    /// A part takes no effect; it is kept for the operator.
+    fn refuse_part(&mut self, from: &str, item: PartItem, reason: String) -> Result<(), StoreError> {
+        let context = item.context.clone();
+        let mut message = Message::new(Vec::new());
+        message.parts.push(item);
+        self.keep_copy(from, &reason, &message.encode())?;
+        self.not_applied(from, &context, reason);
+        Ok(())
+    }
+
+    /// A transfer takes no effect; how it begins is kept for the operator.
+    fn refuse_transfer(
+        &mut self,
+        from: &str,
+        context: &str,
+        assembly: &Assembly,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        match assembly.first_part(self.tx.as_read())? {
+            Some(part) => {
+                let item = PartItem { context: context.to_owned(), part };
+                self.refuse_part(from, item, reason)
+            }
+            None => {
+                self.not_applied(from, context, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets transfers that were begun with this message, if the site has begun more than it can ever need at once.
+    pub(super) fn bound_inbox(&mut self, from: &str, begun: &BTreeSet<TransferId>) -> Result<(), StoreError> {
+        let all = Assembly::all_from(self.tx.as_read(), from)?;
+        let mut surplus = all.len().saturating_sub(ASSEMBLIES_MAX);
+        for assembly in all.iter().filter(|assembly| begun.contains(&assembly.transfer())) {
+            if surplus == 0 {
+                break;
+            }
+            surplus -= 1;
+            let reason = "the site has begun too many transfers".to_owned();
+            self.refuse_transfer(from, "", assembly, reason)?;
+            assembly.drop_all(self.tx)?;
+        }
+        Ok(())
     }
 
     /// Applies what can be applied of this naming context, until nothing more can.
@@ -82,10 +140,20 @@ impl Turn<'_> {
 
     fn apply_one(&mut self, from: &str, peer: &mut Peer, context: &str) -> Result<bool, StoreError> {
         for assembly in Assembly::all_from(self.tx.as_read(), from)? {
-            let Ok(Some(manifest)) = assembly.manifest() else { continue };
-            let Ok(said) = manifest.checkpoint.claimed() else {
-                self.discard(peer, &assembly)?;
-                continue;
+            let said = match assembly.manifest() {
+                Ok(None) => continue,
+                Ok(Some(manifest)) => {
+                    manifest.checkpoint.claimed().map_err(|e| e.to_string()).map(|said| (manifest, said))
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            let (manifest, said) = match said {
+                Ok(said) => said,
+                Err(reason) => {
+                    self.refuse_transfer(from, context, &assembly, reason)?;
+                    self.discard(peer, &assembly)?;
+                    continue;
+                }
             };
             if !same_context(&said.context.to_string(), context) {
                 continue;
@@ -101,14 +169,13 @@ impl Turn<'_> {
                     self.parted(from, peer, context, &said);
                 }
                 Verdict::Refuse(reason) => {
-                    let manifest = manifest.to_bytes().unwrap_or_default();
-                    self.keep_copy(from, &reason, &manifest)?;
+                    self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
-                    self.not_applied(from, context, reason);
                 }
                 Verdict::Differs => {
+                    let reason = "its base is not what we hold at that position".to_owned();
+                    self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
-                    self.not_applied(from, context, "its base is not what we hold at that position".into());
                     self.start_over(peer, context);
                 }
                 Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
@@ -165,7 +232,7 @@ impl Turn<'_> {
             Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, &mut body),
             Err(PartError::Store(error)) => Err(error),
             Err(error) => {
-                self.not_applied(from, &record.dn.to_string(), error.to_string());
+                self.refuse_transfer(from, &record.dn.to_string(), assembly, error.to_string())?;
                 Ok(false)
             }
         }
@@ -185,7 +252,7 @@ impl Turn<'_> {
             Ok((_, body)) => body,
             Err(PartError::Store(error)) => return Err(error),
             Err(error) => {
-                self.not_applied(from, &name, error.to_string());
+                self.refuse_transfer(from, &name, assembly, error.to_string())?;
                 return Ok(Done::Not);
             }
         };
@@ -229,7 +296,7 @@ impl Turn<'_> {
             }
             Err(TransferError::Store(error)) => Err(error),
             Err(error) => {
-                self.not_applied(from, &name, error.to_string());
+                self.refuse_transfer(from, &name, assembly, error.to_string())?;
                 self.start_over(peer, &name);
                 Ok(Done::Not)
             }

@@ -53,7 +53,7 @@ impl Turn<'_> {
                 self.greeted(from, &mut peer, hello);
             }
         }
-        let Received { any, contexts } = self.take_parts(from, &mut peer, message.parts)?;
+        let Received { any, contexts, begun } = self.take_parts(from, &mut peer, message.parts)?;
         for context in contexts {
             self.apply_ready(from, &mut peer, &context)?;
         }
@@ -83,6 +83,9 @@ impl Turn<'_> {
         // A bare hello says nothing of what the site holds.
         if !only_hello {
             self.weigh_equality(partner, &mut peer)?;
+        }
+        if !begun.is_empty() {
+            self.bound_inbox(from, &begun)?;
         }
         self.put_back(from, peer);
         Ok(Outcome::Taken)

@@ -18,6 +18,8 @@ pub enum Input {
     Tick,
     /// A message was opened and its sender proved.
     Received { from: String, header: Header, payload: Vec<u8> },
+    /// A mail to us was refused before it came to this: it is kept for the operator. `from` is its reverse path.
+    Refused { from: String, reason: String, mail: Vec<u8> },
     /// A commit raised the position of one of our own naming contexts, by its number. It belongs into the
     /// commit's own transaction, for it may give the commit a new invocation id.
     LocalCommit { context: u32 },

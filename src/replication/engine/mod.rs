@@ -84,6 +84,7 @@ impl Engine {
             Input::Start => turn.start()?,
             Input::Tick => {}
             Input::Received { from, header, payload } => outcome = turn.receive(&from, header, &payload)?,
+            Input::Refused { from, reason, mail } => turn.keep_unproved(&from, &reason, &mail)?,
             Input::LocalCommit { context } => turn.committed(context)?,
             Input::Sent { to, mail } => turn.sent(&to, mail)?,
             Input::SendFailed { to, mail, reply, enhanced, text } => {

@@ -2,10 +2,11 @@
 //!
 //! PROMISES
 //!   Nothing is dropped without an event and a copy, and the copies stay within bounds: the oldest go
-//!   first. An equal copy is kept once.
+//!   first. An equal copy is kept once. What anybody can send never displaces what a connected site sent.
 //!
 //! LIMITS
-//!   [`COPIES_MAX`] copies, [`COPY_BYTES_MAX`] bytes of each.
+//!   [`COPIES_MAX`] copies of what connected sites sent, [`COPY_BYTES_MAX`] bytes of each; of mail that nobody proved to
+//!   have sent, [`UNPROVED_COPIES_MAX`] and [`UNPROVED_COPY_BYTES_MAX`].
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -22,11 +23,12 @@ pub struct Kept {
     /// Milliseconds since 1970, UTC.
     #[n(0)]
     pub at: Millis,
+    /// The connected site that sent it, or the reverse path of a mail that nobody proved to have sent.
     #[n(1)]
     pub site: String,
     #[n(2)]
     pub reason: String,
-    /// The opened message, or as much of it as is kept.
+    /// The payload of the opened message, or the mail as it came; as much of it as is kept.
     #[n(3)]
     pub payload: ByteVec,
     /// Its length before it was cut.
@@ -36,6 +38,13 @@ pub struct Kept {
 
 pub const COPIES_MAX: usize = 100;
 pub const COPY_BYTES_MAX: usize = 256 << 10;
+pub const UNPROVED_COPIES_MAX: usize = 50;
+pub const UNPROVED_COPY_BYTES_MAX: usize = 64 << 10;
+
+/// A key is the time, 8 octets of the copy's hash, and whose it is.
+const KEY_END: [u8; 18] = [0xff; 18];
+const PROVED: u8 = 0;
+const UNPROVED: u8 = 1;
 
 /// All copies, oldest first.
 ///
@@ -43,7 +52,7 @@ pub const COPY_BYTES_MAX: usize = 256 << 10;
 /// The store's.
 pub fn kept(read: &dyn Read) -> Result<Vec<Kept>, StoreError> {
     let mut found = Vec::new();
-    read.scan(Table::Quarantine, &[], &[0xff; 17], &mut |_, value| {
+    read.scan(Table::Quarantine, &[], &KEY_END, &mut |_, value| {
         found.push(
             minicbor::decode(value).map_err(|error| StoreError::Damaged(format!("a kept copy: {error}"))),
         );
@@ -53,24 +62,44 @@ pub fn kept(read: &dyn Read) -> Result<Vec<Kept>, StoreError> {
 }
 
 impl Turn<'_> {
+    /// Keeps what a connected site sent.
     pub(super) fn keep_copy(&mut self, site: &str, reason: &str, payload: &[u8]) -> Result<(), StoreError> {
-        let name: [u8; 8] = Sha256::digest(payload)[..8].try_into().unwrap_or_default();
+        self.keep(PROVED, site, reason, payload, (COPIES_MAX, COPY_BYTES_MAX))
+    }
+
+    /// Keeps a mail that was refused before its sender was proved, or as a whole.
+    pub(super) fn keep_unproved(&mut self, from: &str, reason: &str, mail: &[u8]) -> Result<(), StoreError> {
+        self.keep(UNPROVED, from, reason, mail, (UNPROVED_COPIES_MAX, UNPROVED_COPY_BYTES_MAX))
+    }
+
+    fn keep(
+        &mut self,
+        class: u8,
+        site: &str,
+        reason: &str,
+        payload: &[u8],
+        (copies_max, bytes_max): (usize, usize),
+    ) -> Result<(), StoreError> {
+        let hash = Sha256::digest(payload);
+        let name = [&hash[..8], &[class]].concat();
         let mut keys = Vec::new();
-        self.tx.scan(Table::Quarantine, &[], &[0xff; 17], &mut |key, _| {
-            keys.push(key.to_vec());
+        self.tx.scan(Table::Quarantine, &[], &KEY_END, &mut |key, _| {
+            if key.ends_with(&[class]) {
+                keys.push(key.to_vec());
+            }
             true
         })?;
         if keys.iter().any(|key| key.ends_with(&name)) {
             return Ok(());
         }
-        for key in keys.iter().take((keys.len() + 1).saturating_sub(COPIES_MAX)) {
+        for key in keys.iter().take((keys.len() + 1).saturating_sub(copies_max)) {
             self.tx.delete(Table::Quarantine, key)?;
         }
         let copy = Kept {
             at: self.now,
             site: site.to_owned(),
             reason: reason.to_owned(),
-            payload: payload[..payload.len().min(COPY_BYTES_MAX)].to_vec().into(),
+            payload: payload[..payload.len().min(bytes_max)].to_vec().into(),
             bytes: payload.len() as u64,
         };
         let key = [&self.now.max(0).to_be_bytes()[..], &name].concat();

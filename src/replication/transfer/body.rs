@@ -130,8 +130,10 @@ impl BodyReader {
         }
         loop {
             if let Some((kind, start, end)) = self.whole_chunk()? {
-                let octets = self.buffer[start..end].to_vec();
-                self.buffer.drain(..end);
+                // A chunk may be large: it leaves in the buffer that it was gathered in.
+                let rest = self.buffer.split_off(end);
+                let mut octets = std::mem::replace(&mut self.buffer, rest);
+                octets.drain(..start);
                 self.ended = kind == 0;
                 if self.ended {
                     self.end(source, read)?;
