@@ -20,6 +20,9 @@ use bridgehead::directory::{Dn, lookup};
 use bridgehead::sample::{Changes, Directory};
 use uuid::Uuid;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();

@@ -22,6 +22,9 @@ use bridgehead::replication::transfer::{apply, encode};
 use bridgehead::sample::{Changes, Directory};
 use ed25519_dalek::SigningKey;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {

@@ -6,6 +6,9 @@ use clap::Parser;
 
 use bridgehead::cli::{self, Arguments};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let status = match cli::run(Arguments::parse()) {
         Ok(status) => status,
