@@ -13,7 +13,9 @@ use bridgehead::directory::ldif::Reader;
 use bridgehead::directory::memory::{MemoryStore, MemoryTransaction};
 use bridgehead::directory::{ContextRecord, Dn, Position, Read};
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
-use bridgehead::replication::transfer::{Base, Encoded, Manifest, apply, encode, encode_repair};
+use bridgehead::replication::transfer::{
+    Base, Encoded, Manifest, apply, dictionary_of_run, encode, encode_repair,
+};
 use bridgehead::replication::verify::{self, Answer};
 use ed25519_dalek::SigningKey;
 use uuid::Uuid;
@@ -123,7 +125,18 @@ fn path(name: &str) -> PathBuf {
 
 fn before() -> String {
     let members: String = (0..40).map(|n| format!("member: uid=person{n:02},o=Elsewhere\n")).collect();
-    BEFORE.replace("MEMBERS\n", &format!("{members}\n"))
+    // Nothing happens to these; a dictionary is drawn from some of them.
+    let colleagues = (10..22).map(|n| {
+        format!(
+            "\ndn: uid=colleague{n},ou=People,ou=Paris,o=Example\nobjectClass: inetOrgPerson\nuid: colleague{n}\n\
+             cn: Colleague {n}\nsn: Colleague\nmail: colleague{n}@example.com\ntitle: {title}\n\
+             telephoneNumber: +33 {n} 555 {n}{n}\ndescription: {description}\n\
+             manager: uid=anna.brown,ou=People,ou=Paris,o=Example\n",
+            title = ["Engineer", "Buyer, level 1 2 3 4 5"][n % 2],
+            description = "long ".repeat(n),
+        )
+    });
+    BEFORE.replace("MEMBERS\n", &format!("{members}\n")) + &colleagues.collect::<String>()
 }
 
 fn key() -> SigningKey {
@@ -177,8 +190,21 @@ fn applied(store: &mut MemoryStore, name: &str) -> Position {
     proved.position
 }
 
+/// The octets of a body, decompressed with the dictionary in a file beside it, if there is one.
+fn chunks_of(name: &str, body: &[u8]) -> Vec<u8> {
+    let dictionary = std::fs::read(path(&format!("{name}.dictionary"))).unwrap_or_default();
+    let decompressor = zstd::bulk::Decompressor::with_dictionary(&dictionary);
+    decompressor.unwrap().decompress(body, 1 << 20).unwrap()
+}
+
+fn write_dictionary(name: &str, transfer: &Encoded, base: &MemoryStore) {
+    let Some(run) = transfer.manifest.dictionary else { return };
+    let dictionary = dictionary_of_run(base, &record(base), run).unwrap().unwrap();
+    std::fs::write(path(&format!("{name}.dictionary")), dictionary).unwrap();
+}
+
 fn write(name: &str, transfer: &Encoded) {
-    let chunks = zstd::bulk::decompress(&transfer.body, 1 << 20).unwrap();
+    let chunks = chunks_of(name, &transfer.body);
     for (kind, octets) in
         [("manifest", &transfer.manifest.to_bytes().unwrap()), ("body", &transfer.body), ("chunks", &chunks)]
     {
@@ -209,9 +235,13 @@ fn rewrite() {
     let (first, master, later) = masters();
     let (old, now) = (record(&first), record(&master));
     write("full", &encode(&first, &old, None, &checkpoint(&old)).unwrap().unwrap());
-    write("delta", &encode(&master, &now, Some(old.position), &checkpoint(&now)).unwrap().unwrap());
+    let delta = encode(&master, &now, Some(old.position), &checkpoint(&now)).unwrap().unwrap();
+    write_dictionary("delta", &delta, &first);
+    write("delta", &delta);
     let end = record(&later);
-    write("onward", &encode(&later, &end, Some(now.position), &checkpoint(&end)).unwrap().unwrap());
+    let onward = encode(&later, &end, Some(now.position), &checkpoint(&end)).unwrap().unwrap();
+    write_dictionary("onward", &onward, &master);
+    write("onward", &onward);
     let question = verify::begin(&first, &old).unwrap();
     let Answer::Differ(differ) = verify::answer(&master, &now, &question, true).unwrap() else {
         panic!("so few entries are told at once");
@@ -240,9 +270,10 @@ fn the_vectors_lead_to_their_checkpoints() {
         let manifest = std::fs::read(path(&format!("{name}.manifest"))).unwrap();
         let manifest = Manifest::from_bytes(&manifest).unwrap();
         assert_eq!(matches!(manifest.base, Base::At(..)), base);
+        assert_eq!(manifest.dictionary.is_some(), name == "delta", "{name}");
         let body = std::fs::read(path(&format!("{name}.body"))).unwrap();
         let chunks = std::fs::read(path(&format!("{name}.chunks"))).unwrap();
-        assert_eq!(zstd::bulk::decompress(&body, 1 << 20).unwrap(), chunks, "{name}");
+        assert_eq!(chunks_of(name, &body), chunks, "{name}");
     }
     let question = std::fs::read(path("verify.digests")).unwrap();
     let answer = verify::answer(&master, &record(&master), &question, true).unwrap();

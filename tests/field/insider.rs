@@ -121,7 +121,7 @@ impl Insider {
     pub fn manifest(&self, usn: u64, entries: u64, base: Base, body: &[u8]) -> Manifest {
         let checkpoint = self.sign(&self.checkpoint(usn, entries));
         let (added, body_bytes, lineage) = (entries, body.len() as u64, Lineage::default());
-        Manifest { checkpoint, base, body_bytes, added, changed: 0, deleted: 0, lineage }
+        Manifest { checkpoint, base, body_bytes, added, changed: 0, deleted: 0, lineage, dictionary: None }
     }
 
     /// A transfer with this body, in one message of parts.

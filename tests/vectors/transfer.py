@@ -143,6 +143,29 @@ def added(reader):
     return list(zip(uuids, names(reader, len(uuids))))
 
 
+def dictionary(state, run):
+    """The octets that both ends make of a run of entries of the base."""
+    attributes = {}
+    for uuid in sorted(state)[run[0]:run[0] + run[1]]:
+        for key, (name, values) in state[uuid][2].items():
+            attributes.setdefault((key, name), []).append(values[0])
+    pieces = [bytes([0, len(name)]) + name.encode() for _, name in sorted(attributes)]
+    for key in sorted(attributes):
+        texts = [pattern_of(value) for value in attributes[key] if len(value) <= 128]
+        pieces += list(dict.fromkeys(texts))
+    made = b""
+    for piece in pieces:
+        if len(made) + len(piece) > 32768: break
+        made += piece
+    return made
+
+
+def pattern_of(value):
+    runs = re.findall(rb"[0-9]+", value)
+    if len(value) > 1024 or min(value, default=32) < 32 or len(runs) > 4 or max(map(len, runs), default=0) > 16: return value
+    return re.sub(rb"[0-9]+", lambda run: bytes([15 + len(run[0])]), value)
+
+
 def contents(reader, name_of):
     of = numbers(reader)
     table = [(reader.octet(), reader.stream().octets.decode()) for _ in range(reader.number())]
@@ -170,6 +193,9 @@ def apply(name, state):
     above = checkpoint[1].split(",", 1)[1]
     if manifest[2] == 0: state = {}
     bases = sorted(state) if manifest[2] == 1 else []
+    if len(manifest) > 9:
+        with open(os.path.join(HERE, name + ".dictionary"), "rb") as file:
+            assert file.read() == dictionary(state, manifest[9]), name + " has another dictionary"
     state, deleted, renamed, new, changes = dict(state), [], [], [], []
     while True:
         kind, chunk = body.octet(), body.stream()
@@ -211,7 +237,7 @@ def apply(name, state):
 
 def lineage_leads(manifest, checkpoint):
     """The lineage told is the one signed, and passes the base of a delta from another invocation."""
-    told, ends = manifest[8] if len(manifest) > 8 else (bytes(32), [])
+    told, ends = len(manifest) > 8 and manifest[8] or (bytes(32), [])
     base = manifest[3] and manifest[3][0]
     if base and base[0] == checkpoint[2]: return
     for (invocation, usn), held in ends:

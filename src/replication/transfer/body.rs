@@ -1,8 +1,9 @@
 //! The body of a transfer as it travels: chunks in one zstd frame.
 //!
 //! FORMAT
-//!   One zstd frame (RFC 8878) without checksum or dictionary, of a window of at most 2^[`WINDOW_LOG`] octets; in it
-//!   chunks, the last of kind 0. Nothing follows the frame.
+//!   One zstd frame (RFC 8878) without checksum, of a window of at most 2^[`WINDOW_LOG`] octets; in it
+//!   chunks, the last of kind 0. Nothing follows the frame. If the manifest names a dictionary, the frame is compressed
+//!   with that as raw content and without a dictionary id.
 //!
 //! LIMITS
 //!   The frame expands to at most [`EXPANSION_BYTES_FREE`] octets and [`EXPANSION_MAX`] times its own
@@ -16,6 +17,7 @@ use zstd::stream::raw::{CParameter, DParameter, Operation};
 
 use super::Malformed;
 use super::chunk::{CHUNK_BYTES_MAX, Chunk, NameOf};
+use super::dictionary::RUN_BYTES_MAX;
 use super::stream::Reader;
 use crate::directory::{Read, StoreError};
 use crate::replication::parts::Source;
@@ -67,13 +69,21 @@ impl BodyWriter {
         Ok(())
     }
 
-    /// Ends the body and gives the frame.
-    pub fn finish(mut self) -> Result<Vec<u8>, StoreError> {
+    /// Ends the body and gives the frame, and whether the dictionary was used, which is then needed to read it: where
+    /// it saves more than the octets that it costs to name.
+    pub fn finish(mut self, dictionary: &[u8]) -> Result<(Vec<u8>, bool), StoreError> {
         self.chunk(Chunk::End, &|_| Vec::new())?;
-        match self.frame {
-            Some(frame) => frame.finish().map_err(failed),
-            None => zstd::bulk::compress(&self.pending, SMALL_LEVEL).map_err(failed),
+        if let Some(frame) = self.frame {
+            return Ok((frame.finish().map_err(failed)?, false));
         }
+        let plain = zstd::bulk::compress(&self.pending, SMALL_LEVEL).map_err(failed)?;
+        if dictionary.is_empty() {
+            return Ok((plain, false));
+        }
+        let compressor = zstd::bulk::Compressor::with_dictionary(SMALL_LEVEL, dictionary);
+        let with = compressor.and_then(|mut with| with.compress(&self.pending)).map_err(failed)?;
+        let pays = with.len() + RUN_BYTES_MAX < plain.len();
+        Ok(if pays { (with, true) } else { (plain, false) })
     }
 }
 
@@ -104,8 +114,9 @@ pub enum BodyError {
 }
 
 impl BodyReader {
-    pub fn new() -> Result<BodyReader, StoreError> {
-        let mut frame = zstd::stream::raw::Decoder::new().map_err(failed)?;
+    /// `dictionary`: that of the manifest; empty if it names none.
+    pub fn new(dictionary: &[u8]) -> Result<BodyReader, StoreError> {
+        let mut frame = zstd::stream::raw::Decoder::with_dictionary(dictionary).map_err(failed)?;
         frame.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(failed)?;
         Ok(BodyReader {
             frame,
@@ -225,12 +236,16 @@ mod tests {
     fn written(chunks: &[Chunk]) -> Vec<u8> {
         let mut writer = BodyWriter::new();
         chunks.iter().for_each(|chunk| writer.chunk(chunk.clone(), &|_| Vec::new()).unwrap());
-        writer.finish().unwrap()
+        writer.finish(b"").unwrap().0
     }
 
-    fn read(mut body: &[u8]) -> Result<Vec<Chunk>, BodyError> {
+    fn read(body: &[u8]) -> Result<Vec<Chunk>, BodyError> {
+        read_with(body, b"")
+    }
+
+    fn read_with(mut body: &[u8], dictionary: &[u8]) -> Result<Vec<Chunk>, BodyError> {
         let store = MemoryStore::new();
-        let mut reader = BodyReader::new().unwrap();
+        let mut reader = BodyReader::new(dictionary).unwrap();
         let mut chunks = Vec::new();
         while let Some((kind, octets)) = reader.next(&mut body, &store)? {
             chunks.push(Chunk::read(kind, &octets, &|_| Vec::new())?);
@@ -249,6 +264,20 @@ mod tests {
             let mut out = read(&written(&chunks)).unwrap();
             assert_eq!(out.pop(), Some(Chunk::End));
             assert_eq!(out, chunks);
+        }
+    }
+
+    #[test]
+    fn a_dictionary_is_used_where_it_pays_and_needed_then() {
+        let dictionary: Vec<u8> = (0..64u8).flat_map(|n| Uuid::from_u128(n.into()).into_bytes()).collect();
+        let alike = Chunk::Bases((20..40).map(Uuid::from_u128).collect());
+        for (chunk, pays) in [(alike, true), (bases(1), false), (Chunk::Deleted(vec![1, 2, 3]), false)] {
+            let mut writer = BodyWriter::new();
+            writer.chunk(chunk.clone(), &|_| Vec::new()).unwrap();
+            let (body, used) = writer.finish(&dictionary).unwrap();
+            assert_eq!(used, pays, "{chunk:?}");
+            assert_eq!(read_with(&body, if used { &dictionary } else { b"" }).unwrap(), [chunk, Chunk::End]);
+            assert!(!used || read(&body).is_err());
         }
     }
 
@@ -279,11 +308,14 @@ mod tests {
         (0..1024).for_each(|_| std::io::Write::write_all(&mut frame, &chunk).unwrap());
         let body = frame.finish().unwrap();
         let store = MemoryStore::new();
-        let mut reader = BodyReader::new().unwrap();
-        let mut source = &body[..];
-        let refused = std::iter::from_fn(|| Some(reader.next(&mut source, &store))).find(Result::is_err);
-        assert!(matches!(refused, Some(Err(BodyError::Malformed(_)))));
-        assert!(reader.expanded < EXPANSION_BYTES_FREE + (1 << 30) / 2);
+        // A dictionary makes no room.
+        for dictionary in [&b""[..], &[0; 32 << 10]] {
+            let mut reader = BodyReader::new(dictionary).unwrap();
+            let mut source = &body[..];
+            let refused = std::iter::from_fn(|| Some(reader.next(&mut source, &store))).find(Result::is_err);
+            assert!(matches!(refused, Some(Err(BodyError::Malformed(_)))));
+            assert!(reader.expanded < EXPANSION_BYTES_FREE + (1 << 30) / 2);
+        }
         // A window beyond the bound.
         let mut frame = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
         frame.set_parameter(CParameter::WindowLog(WINDOW_LOG + 1)).unwrap();

@@ -32,7 +32,7 @@
 //!   [`CHUNK_BYTES_MAX`] octets as written and as many once expanded. All are checked before anything is allocated for them.
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -72,7 +72,7 @@ pub struct Record {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    pub attribute: Rc<str>,
+    pub attribute: Arc<str>,
     pub operation: Operation,
     pub values: Vec<Value>,
 }
@@ -344,9 +344,9 @@ fn write_contents(out: &mut Vec<u8>, records: Vec<Record>, name_of: NameOf) {
 }
 
 /// The attributes and operations of all records, in canonical order of the names.
-fn table_of(records: &[Record]) -> Vec<(Rc<str>, Operation)> {
-    let mut table: Vec<(Rc<str>, Operation)> = Vec::new();
-    let mut known: HashSet<(Rc<str>, Operation)> = HashSet::new();
+fn table_of(records: &[Record]) -> Vec<(Arc<str>, Operation)> {
+    let mut table: Vec<(Arc<str>, Operation)> = Vec::new();
+    let mut known: HashSet<(Arc<str>, Operation)> = HashSet::new();
     // Most records have the attributes of one before them: those are told without a look at the text.
     let mut seen: HashSet<(*const u8, Operation)> = HashSet::new();
     for item in records.iter().flat_map(|record| &record.items) {
@@ -361,10 +361,10 @@ fn table_of(records: &[Record]) -> Vec<(Rc<str>, Operation)> {
 }
 
 /// Where an item's attribute stands in the table, most likely at `guess` or soon after.
-fn position(table: &[(Rc<str>, Operation)], item: &Item, guess: usize) -> usize {
-    let is_it = |(attribute, operation): &(Rc<str>, Operation)| {
+fn position(table: &[(Arc<str>, Operation)], item: &Item, guess: usize) -> usize {
+    let is_it = |(attribute, operation): &(Arc<str>, Operation)| {
         *operation == item.operation
-            && (Rc::ptr_eq(attribute, &item.attribute) || *attribute == item.attribute)
+            && (Arc::ptr_eq(attribute, &item.attribute) || *attribute == item.attribute)
     };
     let found = table.iter().skip(guess).take(NEAR).position(is_it).map(|at| guess + at);
     found.or_else(|| table.iter().position(is_it)).unwrap_or_default()
@@ -457,7 +457,7 @@ fn read_contents(input: &mut Reader, name_of: NameOf, budget: &mut Budget) -> Re
     Ok(records)
 }
 
-fn read_table(input: &mut Reader) -> Result<Vec<(Rc<str>, Operation)>, Malformed> {
+fn read_table(input: &mut Reader) -> Result<Vec<(Arc<str>, Operation)>, Malformed> {
     let count = input.count(TABLE_MAX)?;
     let mut table = Vec::new();
     for _ in 0..count {
@@ -469,7 +469,7 @@ fn read_table(input: &mut Reader) -> Result<Vec<(Rc<str>, Operation)>, Malformed
         }
         let name = std::str::from_utf8(name.octets(length)?);
         table.push((
-            Rc::from(name.map_err(|_| Malformed("the name of an attribute is not text"))?),
+            Arc::from(name.map_err(|_| Malformed("the name of an attribute is not text"))?),
             operation,
         ));
     }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::body::{BodyError, BodyReader};
 use super::chunk::{Chunk, Item, Name, Operation, Record, source_of_rdn};
+use super::dictionary;
 use super::manifest::{Base, Manifest};
 use super::names::{self, MANY, NewNames};
 use super::values::Value;
@@ -48,7 +49,12 @@ pub fn decode(
     sink: &mut dyn Sink,
 ) -> Result<NewNames, TransferError> {
     let mut decoder = Decoder::new(context, manifest, sink)?;
-    let mut body = BodyReader::new()?;
+    let dictionary = match manifest.dictionary {
+        Some(run) => dictionary::of_run(decoder.sink.read(), context, run)?,
+        None => Some(Vec::new()),
+    };
+    let dictionary = dictionary.ok_or(Malformed("a dictionary of entries that the base has not"))?;
+    let mut body = BodyReader::new(&dictionary)?;
     while let Some((kind, octets)) = body.next(source, decoder.sink.read())? {
         if kind != END && kind < decoder.kind_before {
             return Err(Malformed("the chunks are out of order").into());

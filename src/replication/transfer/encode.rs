@@ -9,8 +9,8 @@
 //!   `Ok(None)`: the base is unknown, or the log was trimmed past it; a full load is due. An error is the fault of
 //!   this machine, or of an entry that no transfer can carry.
 
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use super::chunk::{
     CHUNK_BYTES_AIM, CHUNK_ITEMS_MAX, CHUNK_RECORDS_MAX, CHUNK_VALUES_MAX, Chunk, Item, Name, Operation,
     Record, source_of_rdn,
 };
+use super::dictionary::{self, Run};
 use super::manifest::{Base, Manifest};
 use super::names::{NamesByText, NewNames, Ranks, Texts};
 use super::values::Value;
@@ -63,7 +64,13 @@ pub fn encode(
     let Some((summary, plan)) = Plan::since(read, context, &base)? else { return Ok(None) };
     let base = Base::At(base, summary.digest);
     let Some(ranks) = plan.ranks(read, context, summary)? else { return Ok(None) };
-    Encoder::new(read, context, Known::Ranks(ranks)).write(plan, base, checkpoint).map(Some)
+    let dictionary = match plan.touched_few() {
+        Some(touched) => dictionary::choose(read, context, &ranks, &touched)?,
+        None => None,
+    };
+    let mut encoder = Encoder::new(read, context, Known::Ranks(ranks));
+    encoder.dictionary = dictionary;
+    encoder.write(plan, base, checkpoint).map(Some)
 }
 
 /// Writes what makes these entries on a replica what they are here: `theirs` are those that the replica
@@ -174,7 +181,8 @@ struct Encoder<'r> {
     finder: Finder,
     body: BodyWriter,
     gathered: Gathered,
-    spellings: HashMap<String, Rc<str>>,
+    spellings: HashMap<String, Arc<str>>,
+    dictionary: Option<(Run, Vec<u8>)>,
 }
 
 /// Records of the chunk in the making.
@@ -199,6 +207,7 @@ impl<'r> Encoder<'r> {
             body: BodyWriter::new(),
             gathered: Gathered::default(),
             spellings: HashMap::new(),
+            dictionary: None,
         }
     }
 
@@ -279,16 +288,25 @@ impl<'r> Encoder<'r> {
         (added, changed, deleted): (u64, u64, u64),
     ) -> Result<Encoded, EncodeError> {
         self.flush()?;
-        let body = self.body.finish()?;
-        let body_bytes = body.len() as u64;
         let context = self.context;
         let lineage = match base {
             Base::At(from, _) if from.invocation == context.position.invocation => Lineage::default(),
             Base::At(from, _) => context.lineage.told_to(Some(&from)),
             Base::Nothing | Base::Repair => context.lineage.told_to(None),
         };
-        let checkpoint = checkpoint.clone();
-        let manifest = Manifest { checkpoint, base, body_bytes, added, changed, deleted, lineage };
+        let (run, dictionary) =
+            self.dictionary.map_or((None, Vec::new()), |(run, octets)| (Some(run), octets));
+        let (body, used) = self.body.finish(&dictionary)?;
+        let manifest = Manifest {
+            checkpoint: checkpoint.clone(),
+            base,
+            body_bytes: body.len() as u64,
+            added,
+            changed,
+            deleted,
+            lineage,
+            dictionary: run.filter(|_| used),
+        };
         Ok(Encoded { manifest, body })
     }
 
@@ -418,7 +436,7 @@ impl<'r> Encoder<'r> {
 
     fn item_of(
         &mut self,
-        attribute: Rc<str>,
+        attribute: Arc<str>,
         values: Vec<Vec<u8>>,
         operation: Operation,
     ) -> Result<Item, StoreError> {
@@ -426,12 +444,12 @@ impl<'r> Encoder<'r> {
         Ok(Item { attribute, operation, values })
     }
 
-    fn spelled(&mut self, name: &str) -> Rc<str> {
+    fn spelled(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.spellings.get(name) {
             return known.clone();
         }
         super::names::bounded(&mut self.spellings);
-        let spelled: Rc<str> = name.into();
+        let spelled: Arc<str> = name.into();
         self.spellings.insert(name.to_owned(), spelled.clone());
         spelled
     }
@@ -490,12 +508,22 @@ impl<'r> Encoder<'r> {
 }
 
 impl Plan {
+    /// All that is touched, unless it is so much that a dictionary saves nothing to speak of.
+    fn touched_few(&self) -> Option<HashSet<Uuid>> {
+        let count = self.added.len() + self.deleted.len() + self.changed.len();
+        let changed = self.changed.iter().map(|(uuid, _)| uuid);
+        (count <= FEW).then(|| self.added.iter().chain(&self.deleted).chain(changed).copied().collect())
+    }
+
     /// Entries that are deleted and added anew.
     fn renewed(&self) -> u64 {
-        let deleted: std::collections::HashSet<&Uuid> = self.deleted.iter().collect();
+        let deleted: HashSet<&Uuid> = self.deleted.iter().collect();
         self.added.iter().filter(|uuid| deleted.contains(uuid)).count() as u64
     }
 }
+
+/// Entries touched up to which a dictionary is made.
+const FEW: usize = 4096;
 
 /// Octets of a value, and what its form and its like take.
 fn weight(value: &Value) -> usize {

@@ -6,6 +6,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::dictionary::of_run;
 use super::*;
 use crate::directory::context::{context_by_number, create_context, put_context};
 use crate::directory::histories::{any_dn, any_values, check_sound, commit, dn, record};
@@ -177,13 +178,17 @@ proptest! {
         let transfer = encode_from(&master, (!is_full).then_some(base));
         let before = dump(&replica);
         // Damage to what is compressed is mostly noise; damage to what is said is what codecs fear.
-        let mut said = zstd::bulk::decompress(&transfer.body, 1 << 24).unwrap();
+        let run = transfer.manifest.dictionary;
+        let dictionary = run.map_or(Vec::new(), |run| of_run(&replica, &record(&replica), run).unwrap().unwrap());
+        let mut plain = zstd::bulk::Decompressor::with_dictionary(&dictionary).unwrap();
+        let mut said = plain.decompress(&transfer.body, 1 << 24).unwrap();
         for (at, with) in &damage {
             let at = at.index(said.len());
             said[at] = *with;
         }
         let body = zstd::bulk::compress(&said, 1).unwrap();
-        let manifest = Manifest { body_bytes: body.len() as u64, ..transfer.manifest.clone() };
+        let manifest =
+            Manifest { body_bytes: body.len() as u64, dictionary: None, ..transfer.manifest.clone() };
         let mut tx = replica.begin();
         let now = record(&tx);
         let _ = preview(&tx, &now, &manifest, &mut &body[..], &mut |_| {});
@@ -388,4 +393,65 @@ fn groups_may_come_before_their_members_and_bodies_in_any_pieces() {
     let proved = transfer.manifest.checkpoint.claimed().unwrap();
     apply(&mut tx, &context, &transfer.manifest, &proved, &mut Dripping(&transfer.body)).unwrap();
     assert_eq!(lookup::digest_from_entries(&tx, 1).unwrap().digest, record(&master).digest);
+}
+
+#[test]
+fn a_dictionary_is_drawn_from_what_the_transfer_leaves_alone() {
+    let person = |name: String| {
+        let attributes = [
+            ("telephoneNumber", "+1 234 567 8901".to_owned()),
+            ("physicalDeliveryOfficeName", "Headquarters, second floor".to_owned()),
+            ("employeeType", "Full-time".to_owned()),
+        ];
+        add(&format!("uid={name},ou=People,o=Org"), &attributes)
+    };
+    let mut master = company(60);
+    let mut tx = master.begin();
+    commit(&mut tx, 1, 0x77, &(0..40).map(|n| person(format!("old{n}"))).collect::<Vec<_>>());
+    tx.commit();
+    let mut replica = new_store();
+    let mut tx = replica.begin();
+    apply_all(&mut tx, &encode_from(&master, None)).unwrap();
+    tx.commit();
+    let mut used = 0;
+    for round in 0..30u8 {
+        let base = record(&master);
+        let at = |n: u32| (u32::from(round) * 7 + n * 11) % 60;
+        let mut changes = vec![person(format!("new{round}")), person(format!("other{round}"))];
+        changes.extend((0..u32::from(round % 5)).map(|n| Change::Modify {
+            dn: dn(&format!("uid=p{},ou=People,o=Org", at(n))),
+            modifications: vec![Modification {
+                operation: Operation::Replace,
+                attribute: "roomNumber".into(),
+                values: vec![format!("Z{round}").into_bytes()],
+            }],
+        }));
+        if round % 3 == 2 {
+            changes.push(Change::Delete { dn: dn(&format!("uid=new{},ou=People,o=Org", round - 1)) });
+        }
+        let mut tx = master.begin();
+        commit(&mut tx, 1, round, &changes);
+        tx.commit();
+        let transfer = encode_from(&master, Some(base.position));
+        let before = dump(&replica);
+        if let Some(run) = transfer.manifest.dictionary {
+            used += 1;
+            // Another dictionary leads nowhere.
+            let others = [(run.first + 1, run.entries), (run.first, run.entries - 1), (run.first, u64::MAX)];
+            for (first, entries) in others {
+                let other = Run { first, entries };
+                let manifest = Manifest { dictionary: Some(other), ..transfer.manifest.clone() };
+                let mut tx = replica.begin();
+                let same = of_run(&tx, &base, other).unwrap() == of_run(&tx, &base, run).unwrap();
+                let applied = apply_all(&mut tx, &Encoded { manifest, body: transfer.body.clone() });
+                assert_eq!(applied.is_ok(), same, "{run:?} {other:?}");
+                assert!(same || dump(&tx) == before);
+            }
+        }
+        let mut tx = replica.begin();
+        apply_all(&mut tx, &transfer).unwrap();
+        assert_eq!(record(&tx).digest, record(&master).digest);
+        tx.commit();
+    }
+    assert!(used > 20, "a dictionary saved something {used} times");
 }

@@ -6,8 +6,8 @@
 //! FORMAT
 //!   One CBOR array: `[0 codec version, 1 signed checkpoint, 2 kind (0 full, 1 delta, 2 repair),
 //!   3 base ([[invocation, USN], digest] or null), 4 octets of the body, 5 entries added, 6 entries changed,
-//!   7 entries deleted, ?8 lineage]`; the lineage (see [`Lineage`]) is there if the transfer leads from one
-//!   invocation into another, and its digest is the one in the checkpoint.
+//!   7 entries deleted, ?8 lineage, ?9 dictionary ([rank of the first entry, entries])]`; the lineage (see [`Lineage`])
+//!   is there if the transfer leads from one invocation into another, and its digest is the one in the checkpoint.
 //!   A reader skips elements that it does not know; whatever changes the meaning of the others raises the
 //!   codec version.
 //!
@@ -18,6 +18,7 @@
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
+use super::dictionary::Run;
 use crate::directory::lineage::{END_BYTES_MAX, LINEAGE_TOLD_MAX};
 use crate::directory::{Digest, Lineage, Position};
 use crate::limits::{DN_BYTES_MAX, PART_BYTES_MIN};
@@ -37,6 +38,8 @@ pub struct Manifest {
     pub deleted: u64,
     /// How the history came from the base to the checkpoint; empty within one invocation.
     pub lineage: Lineage,
+    /// Entries of the base, none of which the transfer touches, that make the body's dictionary. Only of a delta.
+    pub dictionary: Option<Run>,
 }
 
 /// What the replica must hold before.
@@ -78,6 +81,7 @@ impl Manifest {
             changed: self.changed,
             deleted: self.deleted,
             lineage: Some(&self.lineage).filter(|lineage| !lineage.is_empty()).cloned(),
+            dictionary: self.dictionary,
         };
         let bytes = minicbor::to_vec(&wire).map_err(|_| ManifestError::Malformed)?;
         match bytes.len() {
@@ -100,6 +104,9 @@ impl Manifest {
         if decoder.position() != bytes.len() {
             return Err(ManifestError::Malformed);
         }
+        if wire.dictionary.is_some() && wire.kind != KIND_DELTA {
+            return Err(ManifestError::Malformed);
+        }
         let base = match (wire.kind, wire.base) {
             (KIND_FULL, None) => Base::Nothing,
             (KIND_DELTA, Some((position, digest))) => Base::At(position, digest),
@@ -118,6 +125,7 @@ impl Manifest {
             changed: wire.changed,
             deleted: wire.deleted,
             lineage,
+            dictionary: wire.dictionary,
         })
     }
 }
@@ -155,6 +163,8 @@ struct Wire {
     deleted: u64,
     #[n(8)]
     lineage: Option<Lineage>,
+    #[n(9)]
+    dictionary: Option<Run>,
 }
 
 #[cfg(test)]
@@ -182,6 +192,7 @@ pub(crate) mod tests {
             changed: 2,
             deleted: 3,
             lineage: Lineage::default(),
+            dictionary: None,
         }
     }
 
@@ -192,6 +203,11 @@ pub(crate) mod tests {
             let bytes = manifest(base).to_bytes().unwrap();
             assert!(bytes.len() < 280, "{} octets", bytes.len());
             assert_eq!(Manifest::from_bytes(&bytes), Ok(manifest(base)));
+            let dictionary = Some(Run { first: 100_000, entries: 32 });
+            let bytes = Manifest { dictionary, ..manifest(base) }.to_bytes().unwrap();
+            let read = Manifest::from_bytes(&bytes);
+            assert_eq!(read.is_ok(), matches!(base, Base::At(..)), "only a delta has a base to draw from");
+            assert!(read.is_err() || read.unwrap().dictionary == dictionary);
         }
     }
 

@@ -4,6 +4,7 @@ pub mod manifest;
 pub(super) mod stream;
 mod values;
 mod chunk;
+mod dictionary;
 mod body;
 mod names;
 pub mod encode;
@@ -17,6 +18,7 @@ use crate::directory::{Position, StoreError};
 use crate::replication::checkpoint::CheckpointError;
 
 pub use apply::{Planned, apply, preview};
+pub use dictionary::{Run, of_run as dictionary_of_run};
 pub use encode::{EncodeError, Encoded, encode, encode_repair};
 pub use manifest::{Base, Manifest, ManifestError};
 

@@ -230,7 +230,7 @@ impl Writer {
         for (piece, token) in pieces.iter().zip(FIRST_PIECE..) {
             replace(&mut text, &piece.of(sources, record), token);
         }
-        self.take_digits(&mut text);
+        take_digits(&mut text, &mut |run, digits| self.streams[DIGITS + run].extend_from_slice(digits));
         match self.known.get(text.as_slice()) {
             Some(known) => put(&mut self.streams[FORM], KNOWN + known),
             None => {
@@ -248,34 +248,6 @@ impl Writer {
         self.news += 1;
     }
 
-    /// Moves the digits to their streams, unless they are so scattered that they are not numbers.
-    fn take_digits(&mut self, text: &mut Vec<u8>) {
-        if !text.iter().any(u8::is_ascii_digit) {
-            return;
-        }
-        let runs = || text.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit());
-        let digits = || runs().filter(|run| run[0].is_ascii_digit());
-        if digits().count() > RUNS_MAX || digits().any(|run| run.len() > RUN_DIGITS_MAX) {
-            return;
-        }
-        let mut stream = DIGITS;
-        let (mut kept, mut at) = (0, 0);
-        while at < text.len() {
-            let run = text[at..].iter().take_while(|octet| octet.is_ascii_digit()).count();
-            if run == 0 {
-                text[kept] = text[at];
-                at += 1;
-            } else {
-                self.streams[stream].extend_from_slice(&text[at..at + run]);
-                stream += 1;
-                text[kept] = FIRST_DIGITS + (run - 1) as u8;
-                at += run;
-            }
-            kept += 1;
-        }
-        text.truncate(kept);
-    }
-
     fn finish(self, out: &mut Vec<u8>) {
         let is_there = |&stream: &usize| !self.streams[stream].is_empty();
         out.push((0..STREAMS).filter(is_there).fold(0, |mask, stream| mask | 1 << stream));
@@ -283,8 +255,36 @@ impl Writer {
     }
 }
 
+/// Puts a number's length in place of each run of digits and tells which, unless the digits are so scattered that they
+/// are not numbers.
+pub fn take_digits(text: &mut Vec<u8>, told: &mut dyn FnMut(usize, &[u8])) {
+    if !text.iter().any(u8::is_ascii_digit) {
+        return;
+    }
+    let runs = || text.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit());
+    let digits = || runs().filter(|run| run[0].is_ascii_digit());
+    if digits().count() > RUNS_MAX || digits().any(|run| run.len() > RUN_DIGITS_MAX) {
+        return;
+    }
+    let (mut kept, mut at, mut number) = (0, 0, 0);
+    while at < text.len() {
+        let run = text[at..].iter().take_while(|octet| octet.is_ascii_digit()).count();
+        if run == 0 {
+            text[kept] = text[at];
+            at += 1;
+        } else {
+            told(number, &text[at..at + run]);
+            number += 1;
+            text[kept] = FIRST_DIGITS + (run - 1) as u8;
+            at += run;
+        }
+        kept += 1;
+    }
+    text.truncate(kept);
+}
+
 /// Whether a value is written as a pattern: short text.
-fn is_plain(octets: &[u8]) -> bool {
+pub fn is_plain(octets: &[u8]) -> bool {
     octets.len() <= PATTERN_BYTES_MAX && octets.iter().all(|&octet| octet >= PLAIN)
 }
 
