@@ -98,7 +98,7 @@ impl Pair {
             if let Some(Mail { from, seq, payload }) = self.on_the_way.pop_front() {
                 self.now += 1000;
                 let time = Timestamp::from_millisecond(self.now).unwrap();
-                let header = Header { seq, time };
+                let header = Header { seq, time, message_id: None };
                 self.input(1 - from, Input::Received { from: self.sites[from].name.into(), header, payload });
                 continue;
             }

@@ -147,7 +147,7 @@ impl Replica {
     fn hears(&mut self, message: &Message) -> Vec<Event> {
         self.seq += 60_000;
         let time = Timestamp::from_millisecond(self.seq as i64).unwrap();
-        let header = Header { seq: self.seq, time };
+        let header = Header { seq: self.seq, time, message_id: None };
         self.told(Input::Received { from: "hub".into(), header, payload: message.encode() })
     }
 

@@ -70,6 +70,19 @@ pub enum Command {
         #[command(flatten)]
         site: ConfigFile,
     },
+    /// Say where an entry came from: from which site, in which message, when, attribute by attribute
+    ///
+    /// Tells who masters the entry, at which USN it last changed here, which message brought that and when, and since
+    /// when each attribute has been as it is. Of a name that is not there it says whether it was deleted or renamed,
+    /// and what is near. Changes older than the log, or than the newest 10,000 USNs, are said to be so.
+    Explain {
+        #[arg(value_name = "DN")]
+        dn: String,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
     /// Exchange now with one connected site, or with all
     Sync {
         #[arg(value_name = "SITE")]

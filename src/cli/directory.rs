@@ -77,7 +77,7 @@ pub(super) fn view<T>(
     look(&snapshot)
 }
 
-fn parse_dn(text: &str) -> Result<Dn, Failure> {
+pub(super) fn parse_dn(text: &str) -> Result<Dn, Failure> {
     Dn::parse(text).or_fail(DATA, || format!("\"{text}\" is not a DN"))
 }
 

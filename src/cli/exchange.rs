@@ -22,14 +22,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub fn status(json: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let status = read(&config)?;
+    show(json, &status, |out| print(&status, out))?;
+    Ok(OK)
+}
+
+/// Writes to standard output, for scripts or for people.
+pub(super) fn show<T: serde::Serialize>(
+    json: bool,
+    what: &T,
+    print: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let printed = if json {
-        serde_json::to_writer_pretty(&mut out, &status).map_err(io::Error::from).and_then(|()| writeln!(out))
+        serde_json::to_writer_pretty(&mut out, what).map_err(io::Error::from).and_then(|()| writeln!(out))
     } else {
-        print(&status, &mut out)
+        print(&mut out)
     };
-    printed.or_fail(IO, || "standard output".to_owned())?;
-    Ok(OK)
+    match printed {
+        // `bridgehead status | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.or_fail(IO, || "standard output".to_owned()),
+    }
 }
 
 pub fn read(config: &Config) -> Result<Status, Failure> {
@@ -40,7 +53,7 @@ pub fn read(config: &Config) -> Result<Status, Failure> {
     status::status(&snapshot, &engine, Timestamp::now()).or_fail(TRY_AGAIN, || "the store".to_owned())
 }
 
-fn print(status: &Status, out: &mut impl Write) -> io::Result<()> {
+fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "Site {}", status.site)?;
     writeln!(out, "\nNaming contexts")?;
     for context in &status.contexts {

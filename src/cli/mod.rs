@@ -6,6 +6,7 @@ pub mod failure;
 mod demo;
 mod directory;
 mod exchange;
+mod explain;
 mod generate;
 mod init;
 mod mail;
@@ -49,6 +50,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Entry(Entry::Modify { dn, changes, site }) => directory::modify(&dn, &changes, &site.config),
         Command::Entry(Entry::Delete { dn, site }) => directory::delete(&dn, &site.config),
         Command::Status { json, site } => exchange::status(json, &site.config),
+        Command::Explain { dn, json, site } => explain::run(&dn, json, &site.config),
         Command::Sync { partner, wait, site } => exchange::sync(partner.as_deref(), wait, &site.config),
         Command::Verify { partner, wait, site } => exchange::verify(partner.as_deref(), wait, &site.config),
         Command::Reload(site) => run::reload(&site.config),

@@ -37,7 +37,8 @@ impl Intercept for Interceptor {
 
 /// What a message turned out to be.
 enum Found {
-    Sealed(Opened),
+    /// What it says, and the Message-ID of the mail.
+    Sealed(Opened, Option<String>),
     Bounce(Bounce),
 }
 
@@ -52,7 +53,7 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     let found = tokio::task::spawn_blocking(move || find(&looking, null, &looked_at)).await;
     let reverse_path = envelope.reverse_path.to_string();
     match found {
-        Ok(Ok(Found::Sealed(opened))) => accept(&site, opened, bytes).await,
+        Ok(Ok(Found::Sealed(opened, message_id))) => accept(&site, opened, message_id, bytes).await,
         Ok(Ok(Found::Bounce(bounce))) => take_bounce(&site, &envelope, &bounce),
         Ok(Err(refusal)) => {
             warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
@@ -84,13 +85,13 @@ fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, R
         partner.map(|partner| partner.card.clone())
     };
     let opened = seal::open(&site.key, &config.site.name, lookup, &attachment.sealed);
-    opened.map(Found::Sealed).map_err(|error| error.refusal())
+    opened.map(|opened| Found::Sealed(opened, attachment.message_id)).map_err(|error| error.refusal())
 }
 
-async fn accept(site: &Site, opened: Opened, bytes: usize) -> Reply {
+async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: usize) -> Reply {
     let Opened { header, payload } = opened;
     let (from, seq) = (header.from, header.seq);
-    let header = Header { seq, time: header.time };
+    let header = Header { seq, time: header.time, message_id };
     match site.replicator.received(from.clone(), header, payload).await {
         Ok(Outcome::Taken) => {
             info!(event = "message-taken", site = from, seq, bytes, "a replication message was taken");

@@ -351,6 +351,7 @@ impl<'t> Commit<'t> {
         self.tx.delete(Table::Entry, &entry_key(number, old.uuid))?;
         self.tx.delete(Table::Name, &name_key(number, old.parent, &old.rdn.normalized()))?;
         self.touched.push((old.uuid, None));
+        self.log.touch(&Touched::Left(old.uuid, old.parent, old.rdn.normalized()));
         self.log.touch(&Touched::Deleted(old.uuid));
         self.finder.forget();
         Ok(())
@@ -395,6 +396,7 @@ impl<'t> Commit<'t> {
             self.tx.delete(Table::Name, &name_key(number, old.parent, &old.rdn.normalized()))?;
             let key = name_key(number, new.parent, &new.rdn.normalized());
             self.tx.put(Table::Name, &key, new.uuid.as_bytes())?;
+            self.log.touch(&Touched::Left(old.uuid, old.parent, old.rdn.normalized()));
             self.log.touch(&Touched::Named(new.uuid));
             self.finder.forget();
         }

@@ -123,7 +123,7 @@ pub fn put_context(tx: &mut dyn Write, record: &ContextRecord) -> Result<(), Sto
 
 /// Forgets a naming context with all that is stored under its number but checkpoints and holds.
 pub fn remove_context(tx: &mut dyn Write, number: u32) -> Result<(), StoreError> {
-    for table in [Table::Entry, Table::Name, Table::Log, Table::Digest] {
+    for table in [Table::Entry, Table::Name, Table::Log, Table::Digest, Table::Provenance] {
         let (from, to) = range(number);
         tx.delete_range(table, &from, &to)?;
     }

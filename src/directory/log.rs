@@ -25,6 +25,8 @@ pub enum Touched {
     Deleted(Uuid),
     /// Its RDN, its parent, or both.
     Named(Uuid),
+    /// It was deleted or renamed: the parent that it had, and its normalized RDN. Increments do not need it; people ask.
+    Left(Uuid, Uuid, Vec<u8>),
     /// A whole attribute: added, replaced or removed.
     Attribute(Uuid, String),
     /// One value, taken out or appended: where an attribute has many. Values that were not touched
@@ -180,6 +182,29 @@ pub fn held(read: &dyn Read, context: u32, usn: u64) -> Result<Option<Summary>, 
     Ok(Some(Summary { entries: u64::from_be_bytes(*entries), digest: Digest(octets) }))
 }
 
+/// Visits what was touched, newest first, with the USN of the commit; `false` ends the visit.
+pub fn touched_back(
+    read: &dyn Read,
+    context: u32,
+    visit: &mut dyn FnMut(u64, &Touched) -> bool,
+) -> Result<(), StoreError> {
+    let mut failure = None;
+    read.scan_back(Table::Log, &key(context, 0, 0), &key(context + 1, 0, 0), &mut |key, octets| {
+        if key.ends_with(&[0; 4]) {
+            return true; // the head of a commit
+        }
+        let mut touched = Vec::new();
+        match decode(octets, &mut |one| touched.push(one)) {
+            Ok(()) => touched.iter().rev().all(|one| visit(usn_of(key), one)),
+            Err(error) => {
+                failure = Some(StoreError::Damaged(format!("a record of the log: {error}")));
+                false
+            }
+        }
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
 /// Forgets all; the floor is then for the caller to set.
 pub(super) fn clear(tx: &mut dyn Write, context: u32) -> Result<(), StoreError> {
     tx.delete_range(Table::Log, &key(context, 0, 0), &key(context + 1, 0, 0))
@@ -198,6 +223,7 @@ pub fn trim(tx: &mut dyn Write, context: u32, usn: u64) -> Result<(), StoreError
     // The head of the floor stays, for it tells the digest there.
     tx.delete_range(Table::Log, &from, &key(context, floor, 0))?;
     tx.delete_range(Table::Log, &key(context, floor, 1), &key(context, floor + 1, 0))?;
+    tx.delete_range(Table::Provenance, &key(context, 0, 0)[..12], &key(context, floor, 0)[..12])?;
     record.log_floor = floor;
     put_context(tx, &record)
 }
@@ -223,6 +249,7 @@ impl TouchedSet {
                     touches.named = true;
                 }
             }
+            Touched::Left(..) => {}
             Touched::Attribute(uuid, name) => {
                 if let Some(touches) = self.touches(uuid) {
                     touches.attributes.insert(name.to_ascii_lowercase(), AttributeTouch::Whole);
@@ -256,6 +283,7 @@ const DELETED: u8 = 2;
 const NAMED: u8 = 3;
 const ATTRIBUTE: u8 = 4;
 const VALUE: u8 = 5;
+const LEFT: u8 = 6;
 
 /// Context number, USN, sequence; 0 is the head of the commit.
 fn key(context: u32, usn: u64, sequence: u32) -> [u8; 16] {
@@ -293,6 +321,11 @@ fn encode(touched: &Touched, buffer: &mut Vec<u8>) {
         }
         Touched::Deleted(uuid) => e.u8(DELETED).and_then(|e| e.bytes(uuid.as_bytes())),
         Touched::Named(uuid) => e.u8(NAMED).and_then(|e| e.bytes(uuid.as_bytes())),
+        Touched::Left(uuid, parent, rdn) => e
+            .u8(LEFT)
+            .and_then(|e| e.bytes(uuid.as_bytes()))
+            .and_then(|e| e.bytes(parent.as_bytes()))
+            .and_then(|e| e.bytes(rdn)),
         Touched::Attribute(uuid, name) => {
             e.u8(ATTRIBUTE).and_then(|e| e.bytes(uuid.as_bytes())).and_then(|e| e.str(name))
         }
@@ -321,6 +354,7 @@ fn decode(octets: &[u8], note: &mut dyn FnMut(Touched)) -> Result<(), minicbor::
             }
             DELETED => note(Touched::Deleted(uuid(&mut d)?)),
             NAMED => note(Touched::Named(uuid(&mut d)?)),
+            LEFT => note(Touched::Left(uuid(&mut d)?, uuid(&mut d)?, d.bytes()?.to_vec())),
             ATTRIBUTE => note(Touched::Attribute(uuid(&mut d)?, d.str()?.to_owned())),
             VALUE => note(Touched::Value(uuid(&mut d)?, d.str()?.to_owned(), d.bytes()?.to_vec())),
             kind => return Err(minicbor::decode::Error::message(format!("kind {kind}"))),

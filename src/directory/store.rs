@@ -38,10 +38,12 @@ pub enum Table {
     Hold,
     /// Kept copies of what was refused or not understood.
     Quarantine,
+    /// How each position of a naming context was reached: context number, USN.
+    Provenance,
 }
 
 impl Table {
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::Meta,
         Table::Context,
         Table::Entry,
@@ -54,6 +56,7 @@ impl Table {
         Table::Inbox,
         Table::Hold,
         Table::Quarantine,
+        Table::Provenance,
     ];
 }
 

@@ -9,5 +9,7 @@ pub mod wire;
 pub mod engine;
 pub mod pacing;
 pub mod peer;
+pub mod provenance;
+pub mod explain;
 pub mod schedule;
 pub mod status;

@@ -26,6 +26,7 @@ use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::provenance::{Carrier, Carriers};
 use super::transfer::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 use crate::directory::{Read, StoreError, Table, Write};
 
@@ -147,6 +148,18 @@ impl Assembly {
             tx.put(shelf.table, &shelf.state_key(), &state)?;
         }
         Ok(assembly)
+    }
+
+    /// Notes the message that brought a part.
+    pub fn note_carrier(&mut self, tx: &mut dyn Write, carrier: &Carrier) -> Result<(), StoreError> {
+        self.state.carriers.note(carrier);
+        let state = minicbor::to_vec(&self.state).unwrap_or_default();
+        tx.put(Table::Inbox, &self.shelf().state_key(), &state)
+    }
+
+    /// The messages that brought the parts.
+    pub fn carriers(&self) -> &Carriers {
+        &self.state.carriers
     }
 
     pub fn load(
@@ -360,12 +373,17 @@ struct AssemblyState {
     /// Octets in every part but the last, once one of them has arrived.
     #[n(5)]
     cut: Option<u32>,
+    /// The messages that brought them.
+    #[n(6)]
+    #[cbor(default)]
+    carriers: Carriers,
 }
 
 impl AssemblyState {
     fn of(count: u32) -> AssemblyState {
         let bitmap = vec![0; count.div_ceil(8) as usize];
-        AssemblyState { count, present: 0, bytes: 0, bitmap, manifest: Vec::new(), cut: None }
+        let (manifest, carriers) = (Vec::new(), Carriers::default());
+        AssemblyState { count, present: 0, bytes: 0, bitmap, manifest, cut: None, carriers }
     }
 
     /// Whether the part agrees with those before it.

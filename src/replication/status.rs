@@ -221,6 +221,6 @@ fn peer_state(
 }
 
 /// RFC 3339, UTC, whole seconds.
-fn shown_time(at: Millis) -> String {
+pub(super) fn shown_time(at: Millis) -> String {
     Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |time| format!("{time:.3}"))
 }

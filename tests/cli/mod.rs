@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use crate::support::{Scratch, Site, free_address};
 
+mod explain;
 mod manual;
 mod operator;
 

@@ -108,7 +108,7 @@ fn ten_thousand_queued_duplicates_are_harmless() {
     for n in 0..10_000 {
         // The same message ten thousand times, then the same content under new numbers.
         let seq = if n < 5_000 { letter.0.seq } else { letter.0.seq + n };
-        let header = Header { seq, time: letter.0.time };
+        let header = Header { seq, time: letter.0.time, message_id: None };
         let input = Input::Received { from: "s0".into(), header, payload: letter.1.clone() };
         world.input(1, input, Crash::No);
     }
@@ -139,7 +139,7 @@ fn repeated_requests_coalesce() {
             missing: Vec::new(),
         });
         let seq = world.now as u64 + n;
-        let header = Header { seq, time: world.sites[1].clock(world.now) };
+        let header = Header { seq, time: world.sites[1].clock(world.now), message_id: None };
         world.input(0, Input::Received { from: "s1".into(), header, payload: message.encode() }, Crash::No);
     }
     assert!(world.mails.len() - posted < 10, "{} answers", world.mails.len() - posted);
@@ -170,9 +170,9 @@ fn mail_that_is_too_large_is_cut_smaller() {
 #[test]
 fn strangers_and_noise_are_refused() {
     let mut world = two_equal_sites(|_| ());
-    let header = Header { seq: 1, time: world.sites[0].clock(world.now) };
+    let header = Header { seq: 1, time: world.sites[0].clock(world.now), message_id: None };
     let mut refusal = |from: &str, payload: Vec<u8>| {
-        let input = Input::Received { from: from.into(), header, payload };
+        let input = Input::Received { from: from.into(), header: header.clone(), payload };
         let site = &mut world.sites[0];
         site.handle(world.now, input, Crash::No).outcome
     };

@@ -128,7 +128,7 @@ fn a_one_way_link_repeats_itself() {
 fn refused_messages_are_kept_within_bounds() {
     let mut world = two_equal_sites(|_| ());
     for n in 0..300u64 {
-        let header = Header { seq: n + 1, time: world.sites[0].clock(world.now) };
+        let header = Header { seq: n + 1, time: world.sites[0].clock(world.now), message_id: None };
         let payload = format!("not a message {}", n / 2).into_bytes();
         world.now += 1000;
         world.input(0, Input::Received { from: "s1".into(), header, payload }, Crash::No);

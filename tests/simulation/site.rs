@@ -51,7 +51,7 @@ impl Site {
     }
 
     pub fn header(&self, now: i64, seq: u64) -> Header {
-        Header { seq, time: self.clock(now) }
+        Header { seq, time: self.clock(now), message_id: None }
     }
 
     /// The world's time at which the engine wants to be called.

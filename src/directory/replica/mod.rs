@@ -172,6 +172,7 @@ impl<'t> Replay<'t> {
         let mut entry = self.entry(uuid)?;
         if delta.parent.is_some() || delta.rdn.is_some() {
             self.names_gone.push(self.name_key(&entry));
+            self.log.touch(&Touched::Left(uuid, entry.parent, entry.rdn.normalized()));
             if let Some(parent) = delta.parent {
                 entry.parent = parent;
                 self.moved.push(uuid);
@@ -206,6 +207,7 @@ impl<'t> Replay<'t> {
         self.tx.delete(Table::Entry, &entry_key(self.context.number, uuid))?;
         self.touched.push((uuid, None));
         self.deleted.push(uuid);
+        self.log.touch(&Touched::Left(uuid, entry.parent, entry.rdn.normalized()));
         self.log.touch(&Touched::Deleted(uuid));
         self.applied.deleted += 1;
         Ok(())

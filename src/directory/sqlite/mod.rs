@@ -328,6 +328,7 @@ fn name(table: Table) -> &'static str {
         Table::Inbox => "inbox",
         Table::Hold => "hold",
         Table::Quarantine => "quarantine",
+        Table::Provenance => "provenance",
     }
 }
 

@@ -17,6 +17,7 @@ use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, PartError, TransferId};
 use crate::replication::peer::Peer;
+use crate::replication::provenance::{self, Carrier, Carriers, Step};
 use crate::replication::transfer::{self, Base, Manifest, TransferError};
 use crate::replication::wire::{Message, PartItem};
 
@@ -48,6 +49,7 @@ impl Turn<'_> {
         from: &str,
         peer: &mut Peer,
         parts: Vec<PartItem>,
+        carrier: &Carrier,
     ) -> Result<Received, StoreError> {
         let mut received =
             Received { any: !parts.is_empty(), contexts: BTreeSet::new(), begun: BTreeSet::new() };
@@ -65,7 +67,8 @@ impl Turn<'_> {
                 begun.insert(item.part.transfer);
             }
             match Assembly::store(self.tx, from, &item.part) {
-                Ok(assembly) => {
+                Ok(mut assembly) => {
+                    assembly.note_carrier(self.tx, carrier)?;
                     if !assembly.is_complete() {
                         let link = peer.link(&item.context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
@@ -181,6 +184,10 @@ impl Turn<'_> {
                 Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
                 Verdict::Merge(checkpoint) => {
                     if self.merge_from(from, &assembly, &manifest, &checkpoint)? {
+                        if let Some(number) = self.context(context).map(|record| record.number) {
+                            let carriers = assembly.carriers().clone();
+                            self.note_step(number, Some(from), carriers, Some(&checkpoint), false)?;
+                        }
                         self.discard(peer, &assembly)?;
                         self.moved(from, peer, context)?;
                         peer.link(context).push_at = Some(self.now);
@@ -279,6 +286,8 @@ impl Turn<'_> {
                 self.keep_checkpoint(number, &manifest.checkpoint)?;
                 self.keep_lineage(&record, manifest, checkpoint)?;
                 self.refresh(number)?;
+                let full = manifest.base == Base::Nothing;
+                self.note_step(number, Some(from), assembly.carriers().clone(), Some(checkpoint), full)?;
                 self.release(&name)?;
                 self.event(Event::Applied {
                     site: from.to_owned(),
@@ -301,6 +310,27 @@ impl Turn<'_> {
                 Ok(Done::Not)
             }
         }
+    }
+
+    /// Puts on record how the naming context came to where it stands.
+    pub(super) fn note_step(
+        &mut self,
+        number: u32,
+        from: Option<&str>,
+        carriers: Carriers,
+        checkpoint: Option<&Checkpoint>,
+        full: bool,
+    ) -> Result<(), StoreError> {
+        let Some(record) = self.contexts.iter().find(|record| record.number == number) else { return Ok(()) };
+        let step = Step {
+            position: record.position,
+            at: self.now,
+            from: from.map(str::to_owned),
+            carriers,
+            signed_at: checkpoint.map(|checkpoint| checkpoint.time.as_millisecond()),
+            full,
+        };
+        provenance::put(self.tx, number, &step)
     }
 
     /// What is held now has this history, so that it is known when somebody stands on it.

@@ -13,6 +13,7 @@ use super::{BounceStatus, Event, Header, Outcome, Output, Refusal};
 use crate::directory::StoreError;
 use crate::replication::pacing::{Freshness, millis};
 use crate::replication::peer::{Millis, Peer, Trouble, TroubleKind};
+use crate::replication::provenance::Carrier;
 use crate::replication::wire::{Heard, Hello, Message};
 
 impl Turn<'_> {
@@ -53,7 +54,8 @@ impl Turn<'_> {
                 self.greeted(from, &mut peer, hello);
             }
         }
-        let Received { any, contexts, begun } = self.take_parts(from, &mut peer, message.parts)?;
+        let carrier = Carrier { seq: header.seq, message_id: header.message_id, at: self.now };
+        let Received { any, contexts, begun } = self.take_parts(from, &mut peer, message.parts, &carrier)?;
         for context in contexts {
             self.apply_ready(from, &mut peer, &context)?;
         }

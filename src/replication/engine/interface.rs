@@ -47,12 +47,14 @@ pub enum Input {
 }
 
 /// What the sealed envelope says about the message, as far as the engine needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Rises with every message from this sender to us.
     pub seq: u64,
     /// The sender's clock.
     pub time: Timestamp,
+    /// Of the mail that it came in, without angle brackets; none: it did not come as mail, or had none.
+    pub message_id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

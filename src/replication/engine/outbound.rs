@@ -15,6 +15,7 @@ use crate::directory::StoreError;
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
+use crate::replication::provenance::Carriers;
 use crate::replication::wire::Standing;
 
 /// Messages so close to one another are one burst.
@@ -43,6 +44,7 @@ impl Turn<'_> {
     pub(super) fn committed(&mut self, number: u32) -> Result<(), StoreError> {
         self.refresh(number)?;
         self.begin_invocation(number)?;
+        self.note_step(number, None, Carriers::default(), None, false)?;
         match self.contexts.iter().find(|record| record.number == number).cloned() {
             Some(record) => self.push_to_all(&record, None),
             None => Ok(()),
