@@ -145,6 +145,12 @@ impl RouteTable {
         parents.into_iter().find_map(|parent| self.parents.get(parent)).or(self.any.as_ref())
     }
 
+    /// Where mail goes for which there is no address space of its own.
+    pub fn default_onward(&self) -> Option<Onward> {
+        let space = self.any.as_ref()?;
+        Some(Onward { next_hops: space.next_hops.clone(), mx_domain: None })
+    }
+
     /// Every next hop of the configuration, once.
     pub fn next_hops(&self) -> Vec<Arc<NextHopConfig>> {
         let spaces = self.addresses.values().chain(self.domains.values()).chain(self.parents.values());

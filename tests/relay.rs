@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bridgehead::config::relay::{
-    ListenAddress, ListenerConfig, ListenerTls, ListenerTlsMode, NextHopConfig, NextHopHost, NextHopTls,
-    RelayConfig, RelayLimits, RouteConfig,
+    AuthSource, ListenAddress, ListenerAuth, ListenerConfig, ListenerTls, ListenerTlsMode, NextHopConfig,
+    NextHopHost, NextHopTls, RelayConfig, RelayLimits, RouteConfig,
 };
 use bridgehead::listen::{Delivery, Intercept, InterceptedEnvelope, Listener, Service, serve};
 use bridgehead::relay::tls::ClientTls;
@@ -53,7 +53,9 @@ impl Hop {
                 return None;
             }
             let reply: &[u8] = match &line[..4] {
-                b"EHLO" => b"250-hop\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n",
+                b"EHLO" => b"250-hop\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-AUTH PLAIN\r\n250 SIZE\r\n",
+                b"AUTH" if line.ends_with(b"PLAIN\r\n") => b"334 \r\n",
+                b"AUTH" => b"235 2.7.0 welcome\r\n",
                 b"DATA" => {
                     stream.write_all(b"354 go\r\n").await.ok()?;
                     let mut message = Vec::new();
@@ -559,5 +561,140 @@ async fn octets_of_any_kind_arrive_as_sent_however_they_are_divided() {
         }
         client.say(".", "250").await;
         assert!(hop.body(round) == body, "round {round} differs");
+    }
+}
+
+/// What was logged by this thread while it lives, as JSON, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_env_filter(bridgehead::log::filter("trace").unwrap())
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The lines about messages.
+    fn messages(&self) -> Vec<serde_json::Value> {
+        let lines = self.text();
+        let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .filter(|line| line["event"].as_str().is_some_and(|event| event.starts_with("message-")))
+            .collect()
+    }
+
+    async fn await_messages(&self, count: usize) -> Vec<serde_json::Value> {
+        for _ in 0..200 {
+            if self.messages().len() >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.messages()
+    }
+}
+
+#[tokio::test]
+async fn each_message_has_one_line_by_which_it_can_be_traced() {
+    let (log, _guard) = Log::start();
+    let (hop, host) = Hop::start().await;
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let hops = vec![NextHopConfig::to(NextHopHost::Address(dead)), NextHopConfig::to(host.clone())];
+    let relay = start(config(hops), tcp("near"), no_roots()).await;
+    let mut client = relay.client().await;
+    client.say("EHLO me", "250").await;
+    client.send(b"text\r\n").await;
+    for refused in [&b"bare\nlf\r\n.\r\n"[..], b"the client goes away"] {
+        client.say("MAIL FROM:<a@b.example>", "250").await;
+        client.say("RCPT TO:<c@d.example>", "250").await;
+        client.say("RCPT TO:<e@d.example>", "250").await;
+        client.say("DATA", "354").await;
+        client.0.write_all(refused).await.unwrap();
+        if refused.ends_with(b".\r\n") {
+            client.expect("554").await;
+        }
+    }
+    drop(client);
+    let mut client = relay.client().await;
+    client.say("EHLO me", "250").await;
+    client.say("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT 6\r\ntext", "250").await;
+    client.expect("250").await;
+    client.expect("250").await;
+    client.say("RSET", "250").await;
+
+    let lines = log.await_messages(4).await;
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(
+        events,
+        ["message-relayed", "message-not-relayed", "message-broken-off", "message-broken-off"]
+    );
+    let first = &lines[0];
+    let id = first["id"].as_str().unwrap();
+    assert!(hop.received(0).contains(&format!(" id {id};")), "{id}: {}", hop.received(0));
+    for (field, value) in [
+        ("from", "<a@b.example>"),
+        ("to", "c@d.example"),
+        ("client", "127.0.0.1"),
+        ("next_hop", &*host.to_string()),
+        ("reply", "250 2.0.0 kept"),
+    ] {
+        assert_eq!(first[field], value, "{first}");
+    }
+    assert_eq!((&first["recipients"], &first["octets"]), (&1.into(), &6.into()));
+    assert_eq!(lines[1]["recipients"], 2);
+    assert!(lines[1]["reply"].as_str().unwrap().starts_with("554 5.6.0"), "{}", lines[1]);
+    assert!(lines.iter().all(|line| line["trace"].as_str().unwrap().starts_with("bh-")));
+    assert_ne!(lines[1]["id"], first["id"]);
+}
+
+#[tokio::test]
+async fn what_is_said_in_auth_is_never_logged() {
+    let (log, _guard) = Log::start();
+    let files = tempfile::tempdir().unwrap();
+    let passwords = files.path().join("passwords");
+    std::fs::write(&passwords, "tim:{PLAIN}secret\n").unwrap();
+    // \0tim\0secret, \0tim\0Secret
+    let (right, wrong) = ("AHRpbQBzZWNyZXQ=", "AHRpbQBTZWNyZXQ=");
+    for source in [AuthSource::NextHop, AuthSource::PasswordFile(passwords)] {
+        let (_hop, host) = Hop::start().await;
+        let auth = Some(ListenerAuth { source, required: true, without_tls: true });
+        let listener = ListenerConfig { auth, ..tcp("near") };
+        let relay = start(config(vec![NextHopConfig::to(host)]), listener, no_roots()).await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
+        client.say("AUTH PLAIN", "334").await;
+        client.say("*", "").await;
+        client.say(&format!("AUTH PLAIN {wrong}"), "").await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
+        client.say(&format!("AUTH PLAIN {right}"), "235").await;
+        client.send(b"text\r\n").await;
+    }
+    let log = log.text();
+    assert!(log.contains("authenticated by the next hop") && log.contains("authentication failed"), "{log}");
+    for secret in [right, wrong, "secret", "Secret"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::SiteConfig;
 use super::relay::{
-    BareLineEnds, Credentials, ListenAddress, ListenerAuth, ListenerConfig, ListenerTls, ListenerTlsMode,
-    NextHopConfig, NextHopTls, Protocol, RelayConfig, RelayLimits, RouteConfig,
+    AddressPattern, AuthSource, BareLineEnds, Credentials, ListenAddress, ListenerAuth, ListenerConfig,
+    ListenerTls, ListenerTlsMode, NextHopConfig, NextHopHost, NextHopTls, Protocol, RelayConfig, RelayLimits,
+    RouteConfig,
 };
 use super::section::Section;
 use crate::smtp::Path;
@@ -21,12 +22,35 @@ pub fn read(root: &Section, site: Option<&SiteConfig>) -> Option<RelayConfig> {
     }
     config.listeners.extend(root.sections("listener").into_iter().filter_map(read_listener));
     config.routes = root.sections("route").into_iter().flat_map(read_route).collect();
+    check_passed_auth(root, &config);
     if let Some(section) = root.section("limits") {
         read_limits(section, &mut config.limits);
     }
     let mailbox = Path::parse(&site?.mailbox);
     config.replication_mailboxes.extend(mailbox.ok());
     Some(config)
+}
+
+/// Where AUTH is passed through there is to be a next hop that takes the client's credentials and not ours.
+fn check_passed_auth(root: &Section, config: &RelayConfig) {
+    let passed = |listener: &ListenerConfig| {
+        listener.auth.as_ref().is_some_and(|auth| auth.source == AuthSource::NextHop)
+    };
+    if !config.listeners.iter().any(passed) {
+        return;
+    }
+    let hint = "AUTH goes to the default route's next hop";
+    let mut hops = config
+        .routes
+        .iter()
+        .filter(|route| route.pattern == AddressPattern::Any)
+        .flat_map(|route| &route.next_hops)
+        .peekable();
+    if hops.peek().is_none() {
+        root.refuse("route", "none is to \"*\", which `auth.pass` needs", hint);
+    } else if hops.any(|hop| hop.auth.is_some() || matches!(hop.host, NextHopHost::Mx(_))) {
+        root.refuse("route", "the one to \"*\" has `user` or `mx`, which `auth.pass` excludes", hint);
+    }
 }
 
 /// The machine's own name, for greetings and trace headers.
@@ -125,11 +149,18 @@ fn read_tls(section: Section) -> Option<ListenerTls> {
 
 fn read_auth(section: Section) -> Option<ListenerAuth> {
     let path = |path: &str| Ok::<_, String>(PathBuf::from(path));
-    let password_file = section.required("password_file", "lines of user:hash", path);
+    let pass = section.boolean("pass").unwrap_or(false);
+    let source = match pass {
+        false => section.required("password_file", "lines of user:hash", path).map(AuthSource::PasswordFile),
+        true => Some(AuthSource::NextHop),
+    };
+    if pass && section.string("password_file").is_some() {
+        section.refuse("password_file", "has no use with `pass`", "the next hop knows the passwords");
+    }
     let required = section.boolean("required").unwrap_or(true);
     let without_tls = section.boolean("without_tls").unwrap_or(false);
     section.finish();
-    Some(ListenerAuth { password_file: password_file?, required, without_tls })
+    Some(ListenerAuth { source: source?, required, without_tls })
 }
 
 fn read_route(section: Section) -> Vec<RouteConfig> {

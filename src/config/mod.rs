@@ -251,6 +251,24 @@ mod tests {
     }
 
     #[test]
+    fn passed_authentication_needs_a_default_route_without_credentials() {
+        let with = |routes: &str, auth: &str| {
+            let listener = "[[listener]]\naddress = \"127.0.0.1:2525\"\n";
+            parse(Path::new("f"), &format!("{SHIPPED}\n{routes}\n{listener}auth = {{ {auth} }}\n"))
+                .map(|config| config.relay.listeners.last().and_then(|listener| listener.auth.clone()))
+                .map_err(|problems| problems.to_string())
+        };
+        let route = |more: &str| format!("[[route]]\nto = \"*\"\nnext_hop = \"mx.example\"\n{more}");
+        let auth = with(&route(""), "pass = true").unwrap().unwrap();
+        assert_eq!((auth.source, auth.required, auth.without_tls), (relay::AuthSource::NextHop, true, false));
+        let wrong = with(&route("user = \"u\"\npassword = \"p\""), "pass = true").unwrap_err();
+        assert!(wrong.contains("`user` or `mx`"), "{wrong}");
+        let both = with(&route(""), "pass = true, password_file = \"x\"").unwrap_err();
+        assert!(both.contains("has no use with `pass`"), "{both}");
+        assert!(with(&route(""), "required = true").unwrap_err().contains("password_file"));
+    }
+
+    #[test]
     fn overlapping_contexts_are_refused() {
         let text = SHIPPED.replace("[\"ou=alpha,o=Example\"]", "[\"o=Example\", \"ou=alpha,o=Example\"]");
         assert!(parse(Path::new("f"), &text).unwrap_err().to_string().contains("overlap"));

@@ -65,7 +65,7 @@ pub struct ListenerConfig {
     /// The connection begins with a PROXY protocol header (v1 or v2), from `trusted_peers` only.
     pub proxy_protocol: bool,
     pub tls: Option<ListenerTls>,
-    /// SASL password file; AUTH is offered where it is given.
+    /// AUTH is offered where it is given.
     pub auth: Option<ListenerAuth>,
 }
 
@@ -126,15 +126,23 @@ pub enum ListenerTlsMode {
     Implicit,
 }
 
-/// Authentication from a password file.
+/// Who may send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerAuth {
-    /// Lines of `user:{SSHA256}base64` or `user:{PLAIN}password`; see `listen/auth.rs`.
-    pub password_file: PathBuf,
+    pub source: AuthSource,
     /// Clients outside `trusted_networks` must authenticate before MAIL.
     pub required: bool,
     /// Also before TLS. Off unless the network is trusted otherwise.
     pub without_tls: bool,
+}
+
+/// Who knows the passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthSource {
+    /// Lines of `user:{SSHA256}base64` or `user:{PLAIN}password`; see `listen/auth.rs`.
+    PasswordFile(PathBuf),
+    /// The next hop of the default route; see `listen/passed.rs`.
+    NextHop,
 }
 
 /// One address space and where its mail goes.

@@ -1,4 +1,4 @@
-//! AUTH, offered from a password file: PLAIN and LOGIN.
+//! AUTH, offered from a password file: PLAIN and LOGIN. Where the next hop is to judge, passed.rs goes on.
 //!
 //! The file has lines `user:{SCHEME}data`, as Dovecot's passwd-file has them; `#` begins a comment. Schemes: `{SSHA256}`
 //! (base64 of SHA-256(password || salt) || salt) and `{PLAIN}`. It is read at each attempt, so that changes hold at once.
@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::refusal::Refusal;
 use super::session::{End, Flow, Session};
+use crate::config::relay::AuthSource;
 use crate::smtp::{Enhanced, Line, Reply};
 
 /// User name and password as the client gave them.
@@ -37,9 +38,13 @@ impl Session {
         if self.client.login.is_some() || self.transaction.is_some() || !self.client.extended {
             return self.refuse(Refusal::OutOfSequence("AUTH comes once, after EHLO and before MAIL"));
         }
-        if !self.offered.auth {
+        if !self.stream.is_tls() && !config.without_tls {
             return self.refuse(Refusal::NeedsTls);
         }
+        let file = match &config.source {
+            AuthSource::PasswordFile(file) => file,
+            AuthSource::NextHop => return self.pass_auth(mechanism, initial).await,
+        };
         let claim = if mechanism.eq_ignore_ascii_case("PLAIN") {
             let response = match initial {
                 Some(initial) => Some(initial.to_owned()),
@@ -58,11 +63,10 @@ impl Session {
             }
             Some(Some(claim)) => claim,
         };
-        match is_right(&config.password_file, &claim).await {
+        match is_right(file, &claim).await {
             Err(error) => {
                 warn!(target: "bridgehead::session", %error, "cannot read the password file");
-                self.say(&Reply::new(454, Enhanced(4, 7, 0), "Temporary authentication failure"));
-                Ok(())
+                self.refuse(Refusal::AuthUnavailable)
             }
             Ok(false) => {
                 info!(target: "bridgehead::session", user = claim.user, "authentication failed");
@@ -93,7 +97,7 @@ impl Session {
     }
 
     /// Asks; gives the line that answers, `None` for `*`.
-    async fn challenge(&mut self, question: &str) -> Result<Option<String>, End> {
+    pub(super) async fn challenge(&mut self, question: &str) -> Result<Option<String>, End> {
         if !self.input.is_empty() {
             self.refuse(Refusal::Pipelined("AUTH"))?;
             return Err(End::Said);
@@ -109,7 +113,7 @@ impl Session {
                 }
                 Line::Partial => self.await_data(512).await?,
                 Line::Broken(_) | Line::TooLong => {
-                    self.refuse(Refusal::LineTooLong)?;
+                    self.refuse(Refusal::AuthLineTooLong)?;
                     return Err(End::Said);
                 }
             }
@@ -166,7 +170,8 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 const HASH_BYTES: usize = 32;
-const RESPONSE_BYTES_MAX: usize = 12288;
+/// With the CRLF (RFC 4954 section 4 has 12,288 without).
+pub const RESPONSE_BYTES_MAX: usize = 12_288 + 2;
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -13,6 +13,8 @@
 //!   hop's connection is closed without the final dot. If the next hop is lost behind the final dot, the
 //!   client gets 451 and may send a message twice, but none is lost.
 
+use std::sync::Arc;
+
 use bytes::Buf;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -27,7 +29,7 @@ use super::transaction::{Transaction, transient};
 use crate::config::relay::BareLineEnds;
 use crate::limits::DATA_BUFFER_BYTES;
 use crate::relay::connection::{Batch, ConnectionError};
-use crate::relay::next_hop::Lease;
+use crate::relay::next_hop::{Lease, NextHop};
 use crate::smtp::Reply;
 use crate::smtp::data::{DataScanner, END, LineEndFault};
 use crate::smtp::header::HeaderScan;
@@ -49,6 +51,9 @@ pub struct Passage {
     /// It goes to the next hop by BDAT.
     pub in_chunks: bool,
     pub octets: u64,
+    /// Of the `Received:` field, by which this message is found in all logs.
+    id: String,
+    next_hop: Option<Arc<NextHop>>,
     header: HeaderScan,
     trace: String,
     started: Instant,
@@ -59,11 +64,15 @@ impl Passage {
         let config = &session.settings.config;
         let paths = transaction.accepted.iter().map(|accepted| &accepted.path);
         let trace = trace::trace(&config.trace_id, &session.listener.name, paths);
+        let now = jiff::Zoned::now();
+        let id = trace::message_id(&now);
         let head = match lease {
-            Some(_) => trace::received(&config.hostname, &session.client, &trace, &jiff::Zoned::now()),
+            Some(_) => trace::received(&config.hostname, &session.client, &trace, &id, &now),
             None => Vec::new(),
         };
         Passage {
+            id,
+            next_hop: lease.as_ref().map(|lease| lease.next_hop.clone()),
             lease,
             head,
             tail: END.to_vec(),
@@ -124,6 +133,46 @@ impl Passage {
         }
     }
 
+    /// The one line of a message that came to its end.
+    fn log(&self, session: &Session, transaction: &Transaction, reply: &Reply) {
+        let event = match (reply.is_positive(), transaction.relays()) {
+            (true, true) => "message-relayed",
+            (true, false) => "message-intercepted",
+            (false, _) => "message-not-relayed",
+        };
+        self.log_line(session, transaction, event, reply);
+    }
+
+    /// The one line of a message whose client went away or was sent away in its middle.
+    pub fn log_broken(&self, session: &Session) {
+        if let Some(transaction) = &session.transaction {
+            self.log_line(session, transaction, "message-broken-off", &"none");
+        }
+    }
+
+    fn log_line(
+        &self,
+        session: &Session,
+        transaction: &Transaction,
+        event: &'static str,
+        reply: &dyn std::fmt::Display,
+    ) {
+        info!(
+            target: "bridgehead::relay",
+            event,
+            id = self.id,
+            from = %transaction.envelope.reverse_path,
+            to = %transaction.accepted.first().map(|a| a.path.as_str()).unwrap_or(""),
+            recipients = transaction.accepted.len(),
+            client = %session.client.address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default(),
+            next_hop = %self.next_hop.as_ref().map(|hop| hop.config.host.to_string()).unwrap_or_default(),
+            octets = self.octets,
+            trace = self.trace,
+            %reply,
+            "message"
+        );
+    }
+
     /// Whether the client sends less than it must.
     pub fn is_too_slow(&self, session: &Session) -> bool {
         let limits = &session.settings.config.limits;
@@ -153,7 +202,10 @@ impl Session {
             return self.refuse(Refusal::Internal);
         };
         let mut passage = Passage::new(self, transaction, lease);
-        self.stream_data(&mut passage).await?;
+        if let Err(end) = self.stream_data(&mut passage).await {
+            passage.log_broken(self);
+            return Err(end);
+        }
         self.shrink_input();
         self.finish_message(passage).await
     }
@@ -296,18 +348,7 @@ impl Session {
             (None, None, None) => Refusal::Internal.reply(limits),
         };
         self.service.counters.message(passage.octets, reply.is_positive());
-        info!(
-            target: "bridgehead::relay",
-            from = %transaction.envelope.reverse_path,
-            to = %transaction.accepted.first().map(|a| a.path.as_str()).unwrap_or(""),
-            recipients = transaction.accepted.len(),
-            client = %self.client.address.map(|a| a.ip().to_string()).unwrap_or_default(),
-            next_hop = %transaction.onward.as_ref().and_then(|o| o.next_hops.first()).map(|h| h.host.to_string()).unwrap_or_default(),
-            octets = passage.octets,
-            trace = passage.trace,
-            %reply,
-            "message"
-        );
+        passage.log(self, &transaction, &reply);
         if self.client.lmtp {
             let mut copies = copies.into_iter();
             for accepted in &transaction.accepted {

@@ -61,6 +61,26 @@ impl Session {
             },
         };
         chunks.announce(self, octets, last).await;
+        if let Err(end) = self.read_chunk(&mut chunks, octets, last).await {
+            chunks.passage.log_broken(self);
+            return Err(end);
+        }
+        self.shrink_input();
+        if last {
+            chunks.finish(self).await;
+            return self.finish_message(chunks.passage).await;
+        }
+        chunks.taken(self, octets).await;
+        if chunks.passage.spoiled.is_none() {
+            self.chunks = Some(chunks);
+            return Ok(());
+        }
+        self.grammar.end_of_data();
+        self.end_transaction();
+        Ok(())
+    }
+
+    async fn read_chunk(&mut self, chunks: &mut Chunks, octets: u64, last: bool) -> Flow {
         let mut left = octets;
         while left > 0 {
             if self.input.is_empty() {
@@ -77,18 +97,6 @@ impl Session {
             chunks.pass(self, take, last && left == 0).await;
             self.input.advance(take);
         }
-        self.shrink_input();
-        if last {
-            chunks.finish(self).await;
-            return self.finish_message(chunks.passage).await;
-        }
-        chunks.taken(self, octets).await;
-        if chunks.passage.spoiled.is_none() {
-            self.chunks = Some(chunks);
-            return Ok(());
-        }
-        self.grammar.end_of_data();
-        self.end_transaction();
         Ok(())
     }
 
@@ -148,6 +156,7 @@ impl Session {
     /// Forgets a message of which some chunks have come; the next hop sees no end of it.
     pub(super) fn drop_chunks(&mut self) {
         let Some(mut chunks) = self.chunks.take() else { return };
+        chunks.passage.log_broken(self);
         self.grammar.end_of_data();
         if chunks.stuffer.is_none()
             && let Some(mut lease) = chunks.passage.lease.take()

@@ -18,7 +18,7 @@ use super::client::Client;
 use super::grammar::{Grammar, Step};
 use super::refusal::Refusal;
 use super::session::{End, Flow, Session};
-use crate::config::relay::Protocol;
+use crate::config::relay::{AuthSource, Protocol};
 use crate::relay::stream::Stream;
 use crate::smtp::{ClientAttributes, Enhanced, Extensions, Reply, xforward};
 
@@ -71,8 +71,11 @@ impl Session {
         if let Some(auth) = &self.listener.auth
             && (self.stream.is_tls() || auth.without_tls)
         {
-            offered.auth = true;
-            offered.auth_mechanisms = "PLAIN LOGIN".into();
+            offered.auth_mechanisms = match auth.source {
+                AuthSource::PasswordFile(_) => "PLAIN LOGIN".into(),
+                AuthSource::NextHop => self.passed_mechanisms().await.into(),
+            };
+            offered.auth = !offered.auth_mechanisms.is_empty();
         }
         if self.trusted_peer {
             offered.xforward = xforward::XFORWARD.into();
@@ -131,6 +134,7 @@ impl Session {
             tls: self.client.tls,
             ..Client::new(self.client.address.or(was))
         };
+        self.authenticated = None;
         self.grammar = Grammar::new(self.client.address.map(|a| a.ip()));
         self.offered = Extensions::default();
         self.greet();
@@ -167,6 +171,7 @@ impl Session {
         let address = self.client.address;
         self.client = Client::new(address);
         self.client.tls = true;
+        self.authenticated = None;
         self.offered = Extensions::default();
         self.grammar = Grammar::new(address.map(|a| a.ip()));
         Ok(())

@@ -5,6 +5,7 @@
 //!                           │
 //!                           ├─ transaction   MAIL, RCPT: route.rs decides, the next hop answers
 //!                           ├─ body, chunk   DATA, BDAT: the message streams through
+//!                           ├─ auth, passed  AUTH: a password file or the next hop judges
 //!                           └─ refusal       every no of ours, as a reply
 //! ```
 
@@ -19,6 +20,7 @@ mod form;
 mod grammar;
 mod hello;
 pub mod intercept;
+mod passed;
 mod proxy;
 mod refusal;
 mod session;

@@ -45,6 +45,7 @@ pub enum Refusal {
     AuthMechanism,
     AuthFailed,
     AuthCancelled,
+    AuthLineTooLong,
     TlsActive,
     LineEnds(LineEndFault),
     DataLineTooLong,
@@ -70,6 +71,10 @@ pub enum Refusal {
     NextHopEarly,
     Internal,
     TlsUnavailable,
+    /// Whoever knows the passwords cannot be asked.
+    AuthUnavailable,
+    /// The next hop on whose connection the client authenticated.
+    AuthLost,
 }
 
 impl Refusal {
@@ -91,6 +96,8 @@ impl Refusal {
                 | Refusal::NextHopEarly
                 | Refusal::Internal
                 | Refusal::TlsUnavailable
+                | Refusal::AuthUnavailable
+                | Refusal::AuthLost
                 | Refusal::ShuttingDown
                 | Refusal::MessageRate
         )
@@ -123,6 +130,7 @@ impl Refusal {
             Refusal::AuthMechanism => "auth_mechanism",
             Refusal::AuthFailed => "auth_failed",
             Refusal::AuthCancelled => "auth_cancelled",
+            Refusal::AuthLineTooLong => "auth_line_too_long",
             Refusal::TlsActive => "tls_active",
             Refusal::LineEnds(_) => "line_ends",
             Refusal::DataLineTooLong => "data_line_too_long",
@@ -145,6 +153,8 @@ impl Refusal {
             Refusal::NextHopEarly => "next_hop_early",
             Refusal::Internal => "internal",
             Refusal::TlsUnavailable => "tls_unavailable",
+            Refusal::AuthUnavailable => "auth_unavailable",
+            Refusal::AuthLost => "auth_lost",
         }
     }
 
@@ -193,6 +203,7 @@ impl Refusal {
             Refusal::AuthMechanism => say(504, 5, 4, "Mechanism not supported"),
             Refusal::AuthFailed => say(535, 7, 8, "Authentication credentials invalid"),
             Refusal::AuthCancelled => say(501, 7, 0, "Authentication cancelled"),
+            Refusal::AuthLineTooLong => say(500, 5, 6, "AUTH line too long (limit 12288 octets); closing"),
             Refusal::TlsActive => say(503, 5, 1, "TLS is already active"),
             Refusal::LineEnds(LineEndFault::BareLf) => {
                 say(554, 6, 0, "Bare LF in the message; lines end in CRLF")
@@ -260,6 +271,10 @@ impl Refusal {
             Refusal::NextHopEarly => say(451, 5, 0, "The next hop replied out of turn; try again later"),
             Refusal::Internal => say(451, 3, 0, "Local trouble; try again later"),
             Refusal::TlsUnavailable => say(454, 7, 0, "TLS not available due to temporary reason"),
+            Refusal::AuthUnavailable => say(454, 7, 0, "Temporary authentication failure"),
+            Refusal::AuthLost => {
+                say(421, 4, 2, "The next hop that authenticated you was lost; authenticate again; closing")
+            }
         }
     }
 }
@@ -300,6 +315,8 @@ mod tests {
             Refusal::NextHopLacks("DSN"),
             Refusal::ShuttingDown,
             Refusal::TlsUnavailable,
+            Refusal::AuthUnavailable,
+            Refusal::AuthLost,
             Refusal::OtherRoute,
         ] {
             assert!(refusal.reply(&limits).is_transient() && !refusal.is_client_error(), "{refusal:?}");

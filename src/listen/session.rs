@@ -22,9 +22,11 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::Service;
+use super::auth::RESPONSE_BYTES_MAX;
 use super::chunk::Chunks;
 use super::client::Client;
 use super::grammar::Grammar;
+use super::passed::Authenticated;
 use super::refusal::Refusal;
 use super::transaction::Transaction;
 use crate::config::relay::{ListenerConfig, ListenerTlsMode, Protocol};
@@ -51,6 +53,8 @@ pub struct Session {
     /// A message of which some chunks have come.
     pub(super) chunks: Option<Box<Chunks>>,
     pub(super) offered: Extensions,
+    /// The next hop's connection on which the client authenticated, where AUTH is passed through.
+    pub(super) authenticated: Option<Authenticated>,
     errors: u32,
     started: Instant,
     stop: watch::Receiver<bool>,
@@ -93,6 +97,7 @@ impl Session {
             transaction: None,
             chunks: None,
             offered: Extensions::default(),
+            authenticated: None,
             errors: 0,
             started: Instant::now(),
             stop,
@@ -114,7 +119,11 @@ impl Session {
             }
             Err(end) => end,
         };
+        self.drop_chunks();
         self.end_transaction();
+        if let Some(authenticated) = self.authenticated.take() {
+            authenticated.say_goodbye();
+        }
         match end {
             End::Said => {
                 if let Err(End::Gone(error)) = self.flush().await {
@@ -147,7 +156,7 @@ impl Session {
 
     async fn converse(&mut self) -> End {
         loop {
-            let step = match Line::find(&self.input, self.settings.config.limits.command_bytes_max) {
+            let step = match Line::find(&self.input, self.command_bytes_max()) {
                 // A TLS handshake need not contain a line end.
                 _ if self.input.starts_with(b"\x16\x03") => {
                     self.refuse(CommandError::OtherProtocol.into()).and(Err(End::Said))
@@ -174,6 +183,17 @@ impl Session {
             if let Err(end) = step {
                 return end;
             }
+        }
+    }
+
+    /// A response of AUTH may come with the command (RFC 4954 section 4).
+    fn command_bytes_max(&self) -> usize {
+        let max = self.settings.config.limits.command_bytes_max;
+        match self.input.get(..5) {
+            Some(verb) if verb.eq_ignore_ascii_case(b"AUTH ") && self.listener.auth.is_some() => {
+                max.max(RESPONSE_BYTES_MAX)
+            }
+            _ => max,
         }
     }
 
@@ -266,15 +286,18 @@ impl Session {
         debug!(target: "bridgehead::session", refusal = refusal.name(), %reply, "refused");
         self.service.counters.refused(refusal.name());
         reply.write_to(&mut self.out);
-        if refusal.is_client_error() {
-            self.errors += 1;
-            if self.errors >= limits.errors_max {
-                Refusal::TooManyErrors.reply(limits).write_to(&mut self.out);
-                self.service.counters.refused(Refusal::TooManyErrors.name());
-                return Err(End::Said);
-            }
+        if refusal.is_client_error() { self.count_error() } else { Ok(()) }
+    }
+
+    pub(super) fn count_error(&mut self) -> Flow {
+        let limits = &self.settings.config.limits;
+        self.errors += 1;
+        if self.errors < limits.errors_max {
+            return Ok(());
         }
-        Ok(())
+        Refusal::TooManyErrors.reply(limits).write_to(&mut self.out);
+        self.service.counters.refused(Refusal::TooManyErrors.name());
+        Err(End::Said)
     }
 
     pub(super) async fn flush(&mut self) -> Flow {

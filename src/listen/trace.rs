@@ -29,8 +29,14 @@ pub fn trace<'a>(installation: &str, listener: &str, recipients: impl Iterator<I
     format!("bh-{installation}-{:08x}", (sum >> 32) as u32 ^ sum as u32)
 }
 
+/// An identifier of one message, for its `Received:` field and the log.
+pub fn message_id(now: &Zoned) -> String {
+    let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed) & 0xffff;
+    format!("{:x}{sequence:04x}", now.timestamp().as_microsecond())
+}
+
 /// The header field, folded, with its final CRLF.
-pub fn received(hostname: &str, client: &Client, trace: &str, now: &Zoned) -> Vec<u8> {
+pub fn received(hostname: &str, client: &Client, trace: &str, id: &str, now: &Zoned) -> Vec<u8> {
     let mut field = String::with_capacity(256);
     field.push_str("Received: from ");
     // The client's own words must not end the field, open a comment or need SMTPUTF8.
@@ -46,10 +52,8 @@ pub fn received(hostname: &str, client: &Client, trace: &str, now: &Zoned) -> Ve
     }
     let _ = write!(
         field,
-        "\r\n\tby {hostname} (bridgehead {trace})\r\n\twith {} id {:x}{:04x};\r\n\t",
+        "\r\n\tby {hostname} (bridgehead {trace})\r\n\twith {} id {id};\r\n\t",
         client.protocol_word(),
-        now.timestamp().as_microsecond(),
-        SEQUENCE.fetch_add(1, Ordering::Relaxed) & 0xffff,
     );
     date(now, &mut field);
     field.push_str("\r\n");
@@ -90,7 +94,8 @@ mod tests {
         client.helo = Some("mail.example".into());
         client.extended = true;
         let now: Zoned = "2026-11-22T14:05:06+01:00[+01:00]".parse().unwrap();
-        let field = String::from_utf8(received("b.example", &client, "bh-1-2", &now)).unwrap();
+        let field =
+            String::from_utf8(received("b.example", &client, "bh-1-2", &message_id(&now), &now)).unwrap();
         assert!(
             field.starts_with(
                 "Received: from mail.example ([192.0.2.1])\r\n\tby b.example (bridgehead bh-1-2)\r\n\twith ESMTP id "
@@ -104,7 +109,7 @@ mod tests {
     fn what_the_client_says_of_itself_cannot_break_the_field() {
         let mut client = Client::new(None);
         client.helo = Some("ü (x; y\\\r\nBcc: z".into());
-        let field = received("b.example", &client, "bh-1-2", &Zoned::now());
+        let field = received("b.example", &client, "bh-1-2", "1", &Zoned::now());
         assert!(field.starts_with(b"Received: from ???x??y???Bcc:?z (local)\r\n\tby"), "{field:?}");
     }
 

@@ -97,6 +97,9 @@ impl Session {
         if let Some(refusal) = self.precondition() {
             return self.refuse(refusal);
         }
+        if self.authenticated.as_ref().is_some_and(|own| !own.is_alive()) {
+            return self.refuse(Refusal::AuthLost).and(Err(End::Said));
+        }
         self.settings = self.service.relay.settings();
         let checked = MailParameters::parse(parameters).map_err(Refusal::from).and_then(|parameters| {
             self.check_mail(&path, &parameters)?;
@@ -277,9 +280,10 @@ impl Session {
             let begins = transaction.lease.is_none();
             let mut lease = match (transaction.lease.take(), &transaction.onward) {
                 (Some(lease), _) => lease,
-                (None, Some(onward)) => {
-                    relay.acquire(&self.settings, onward, fresh).await.map_err(|error| away(&error))?
-                }
+                (None, Some(onward)) => match &self.authenticated {
+                    Some(own) if own.onward == *onward => own.take().ok_or(Refusal::NextHopLost)?,
+                    _ => relay.acquire(&self.settings, onward, fresh).await.map_err(|error| away(&error))?,
+                },
                 (None, None) => return Err(Refusal::Internal),
             };
             let extensions = lease.connection.extensions().clone();

@@ -35,6 +35,8 @@ pub struct Connection {
     needs_reset: bool,
     /// Commands sent whose replies were not read yet.
     expected: usize,
+    /// The other end is on this machine.
+    near: bool,
 }
 
 /// Commands that belong together.
@@ -91,6 +93,7 @@ impl Connection {
             reused: false,
             needs_reset: false,
             expected: 0,
+            near: false,
         }
     }
 
@@ -100,6 +103,15 @@ impl Connection {
 
     pub fn learn(&mut self, extensions: Extensions) {
         self.extensions = Arc::new(extensions);
+    }
+
+    /// Whether the next hop is on this machine, where passwords may go in the clear.
+    pub fn is_near(&self) -> bool {
+        self.near
+    }
+
+    pub fn set_near(&mut self, near: bool) {
+        self.near = near;
     }
 
     pub fn is_reused(&self) -> bool {

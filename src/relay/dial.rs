@@ -66,7 +66,7 @@ pub async fn dial(
 
 async fn open(hop: &NextHopConfig, config: &RelayConfig, tls: &ClientTls) -> Result<Connection, DialError> {
     let patience = config.limits.connect_timeout;
-    let (plain, local) = connect(&hop.host).await?;
+    let (plain, near) = connect(&hop.host).await?;
     let mut connection = Connection::new(Stream::Plain(plain));
     let greeting = connection.reply(patience).await?;
     if greeting.code() != 220 {
@@ -80,8 +80,9 @@ async fn open(hop: &NextHopConfig, config: &RelayConfig, tls: &ClientTls) -> Res
     } else if matches!(hop.tls, NextHopTls::Encrypt | NextHopTls::Verify) {
         return Err(DialError::NoTls);
     }
+    connection.set_near(near);
     if let Some(credentials) = &hop.auth {
-        if !connection.is_tls() && !local {
+        if !connection.is_tls() && !near {
             return Err(DialError::AuthInClear);
         }
         authenticate(&mut connection, credentials, patience).await?;

@@ -167,7 +167,7 @@ impl Relay {
         let limits = &settings.config.limits;
         let permit = hop.permit(limits.connect_timeout).await;
         let permit = permit.ok_or(DialError::Busy(hop.config.connections_max))?;
-        let idle = hop.take_idle(limits.pool_idle).filter(|_| !fresh);
+        let idle = if fresh { None } else { hop.take_idle(limits.pool_idle) };
         if let Some(connection) = idle {
             return Ok(hop.lease(connection, permit));
         }

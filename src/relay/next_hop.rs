@@ -31,7 +31,13 @@ pub struct Lease {
     pub connection: Connection,
     pub next_hop: Arc<NextHop>,
     permit: OwnedSemaphorePermit,
+    /// It goes back there rather than to the pool.
+    owner: Option<Owned>,
 }
+
+/// Where the connection waits that one session owns, since its client authenticated on it.
+#[derive(Clone, Debug, Default)]
+pub struct Owned(Arc<Mutex<Option<(Connection, OwnedSemaphorePermit)>>>);
 
 #[derive(Debug)]
 struct Idle {
@@ -89,7 +95,7 @@ impl NextHop {
     }
 
     pub fn lease(self: &Arc<NextHop>, connection: Connection, permit: OwnedSemaphorePermit) -> Lease {
-        Lease { connection, next_hop: self.clone(), permit }
+        Lease { connection, next_hop: self.clone(), permit, owner: None }
     }
 
     /// Closes connections that were idle for too long; tells how many are left.
@@ -130,10 +136,38 @@ impl NextHop {
 impl Lease {
     /// Gives the connection back for reuse. Only between transactions, or with `needs_reset` set.
     pub fn release(self) {
-        let Lease { mut connection, next_hop, permit } = self;
-        if connection.is_quiet() {
-            next_hop.idle().push(Idle { connection, since: Instant::now() });
+        let Lease { mut connection, next_hop, permit, owner } = self;
+        if !connection.is_quiet() {
+            return;
         }
-        drop(permit);
+        match owner {
+            Some(owner) => *owner.slot() = Some((connection, permit)),
+            None => next_hop.idle().push(Idle { connection, since: Instant::now() }),
+        }
+    }
+
+    /// Takes the connection out of the pool's hands for good.
+    pub fn own(mut self) -> Owned {
+        let owned = Owned::default();
+        self.owner = Some(owned.clone());
+        self.release();
+        owned
+    }
+}
+
+impl Owned {
+    fn slot(&self) -> MutexGuard<'_, Option<(Connection, OwnedSemaphorePermit)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection, for one transaction; `None` once it was lost.
+    pub fn take(&self, next_hop: &Arc<NextHop>) -> Option<Lease> {
+        let (connection, permit) = self.slot().take()?;
+        Some(Lease { connection, next_hop: next_hop.clone(), permit, owner: Some(self.clone()) })
+    }
+
+    /// Whether it is there, as far as is known.
+    pub fn is_quiet(&self) -> bool {
+        self.slot().as_mut().is_some_and(|(connection, _)| connection.is_quiet())
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bridgehead::config::relay::{
-    AddressPattern, BareLineEnds, ListenAddress, ListenerAuth, ListenerConfig, NextHopConfig, NextHopHost,
-    Protocol, RelayConfig, RelayLimits, RouteConfig,
+    AddressPattern, AuthSource, BareLineEnds, ListenAddress, ListenerAuth, ListenerConfig, NextHopConfig,
+    NextHopHost, Protocol, RelayConfig, RelayLimits, RouteConfig,
 };
 use bridgehead::listen::{Delivery, Intercept, InterceptedEnvelope, Listener, Recipients, Service, serve};
 use bridgehead::relay::Relay;
@@ -212,8 +212,13 @@ impl Settings {
             "auth" => {
                 let file = files.join("passwords");
                 std::fs::write(&file, value.replace("\\n", "\n")).unwrap();
-                self.listener.auth =
-                    Some(ListenerAuth { password_file: file, required: true, without_tls: true });
+                let source = AuthSource::PasswordFile(file);
+                self.listener.auth = Some(ListenerAuth { source, required: true, without_tls: true });
+            }
+            "auth-passed" => {
+                let without_tls = value != "tls";
+                let source = AuthSource::NextHop;
+                self.listener.auth = Some(ListenerAuth { source, required: true, without_tls });
             }
             "listen" => self.listener.address = ListenAddress::Tcp(value.parse().unwrap()),
             _ => panic!("no such setting: {setting}"),
