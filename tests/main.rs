@@ -8,6 +8,8 @@ mod directory; // the store on disk: killed in the middle of an import, the disk
 mod field; // real processes in the worst mail; the failure catalogue; the README as a new user follows it
 mod hostile; // what anybody can mail to a replication mailbox does no harm
 mod lineage; // a dishonest hub: old states as new ones, spliced histories, mixed lives
+mod limits; // every limit of the relay, met over SMTP, raises its metric
+mod metrics; // what the daemon measures, over HTTP and in `status --json`; memory stays flat
 mod messages; // replication mail as real mail systems leave it
 mod peers; // Exim, OpenSMTPD and Sendmail in Postfix's place, from the recipes that users read
 mod postfix; // sites join their directories through real Postfix instances, in each of the documented set-ups

@@ -22,7 +22,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub fn status(json: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let status = read(&config)?;
-    show(json, &status, |out| print(&status, out))?;
+    let daemon = if json { measured(&config)? } else { None };
+    let whole = Whole { status, daemon };
+    show(json, &whole, |out| print(&whole.status, out))?;
     Ok(OK)
 }
 
@@ -43,6 +45,24 @@ pub(super) fn show<T: serde::Serialize>(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.or_fail(IO, || "standard output".to_owned()),
     }
+}
+
+/// What `status --json` prints: what the store says and, where the daemon runs, what it measured.
+#[derive(serde::Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    status: Status,
+    daemon: Option<serde_json::Value>,
+}
+
+fn measured(config: &Config) -> Result<Option<serde_json::Value>, Failure> {
+    let socket = config.site.control_socket();
+    // Whoever may read the store but not speak to the daemon still sees what the store says.
+    let Ok(Some(daemon)) = conversation::connect(&socket) else { return Ok(None) };
+    let mut answer = Vec::new();
+    let asked = daemon.ask(&Operation::Measured, None, &mut answer, &mut io::stderr());
+    asked.or_fail(IO, || "the daemon".to_owned())?;
+    serde_json::from_slice(&answer).map(Some).or_fail(IO, || "the daemon's answer".to_owned())
 }
 
 pub fn read(config: &Config) -> Result<Status, Failure> {

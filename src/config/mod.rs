@@ -4,6 +4,7 @@
 //!   Every problem of every file is found in one pass and names its file and line. A configuration with
 //!   a problem is never in force, not even in part.
 
+pub mod bounds;
 pub mod partner;
 pub mod problem;
 pub mod relay;
@@ -12,6 +13,7 @@ pub mod section;
 mod mail;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub relay: RelayConfig,
     pub replication: ReplicationConfig,
     pub log: LogConfig,
+    /// Where metrics are served over HTTP, on loopback; nowhere unless configured.
+    pub metrics: Option<SocketAddr>,
     /// The connected sites, by name.
     pub partners: Vec<PartnerConfig>,
 }
@@ -102,6 +106,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
     let replication =
         root.section("replication").map_or_else(|| Some(ReplicationConfig::default()), read_replication);
     let log = root.section("log").map_or_else(|| Some(LogConfig::default()), read_log);
+    let metrics = root.section("metrics").and_then(read_metrics);
     root.finish();
     let config = (|| {
         let partners = Vec::new();
@@ -111,6 +116,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
             relay: relay?,
             replication: replication?,
             log: log?,
+            metrics,
             partners,
         })
     })();
@@ -208,6 +214,18 @@ fn read_log(section: Section) -> Option<LogConfig> {
     config.level = level.unwrap_or(config.level);
     section.finish();
     Some(config)
+}
+
+fn read_metrics(section: Section) -> Option<SocketAddr> {
+    let address =
+        section.parsed("listen", |text| match text.replacen("localhost:", "127.0.0.1:", 1).parse() {
+            // Nobody is asked for a password there.
+            Ok(address) if !SocketAddr::ip(&address).is_loopback() => Err("is not a loopback address"),
+            Ok(address) => Ok(address),
+            Err(_) => Err("is not ADDRESS:PORT"),
+        });
+    section.finish();
+    address
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub enum Operation {
     Deliver { mailbox: Option<String> },
     /// Read the configuration again.
     Reload,
+    /// What the daemon measured; the answer is JSON.
+    Measured,
 }
 
 /// What an operator may say to the engine. With `dry_run` it only says what it would do.

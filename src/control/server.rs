@@ -84,6 +84,10 @@ fn carry_out(operation: &Operation, conversation: &mut Conversation, daemon: &Da
             }
         },
         Operation::Deliver { mailbox } => deliver(mailbox.as_deref(), conversation, daemon),
+        Operation::Measured => {
+            serde_json::to_writer(&mut conversation.out, &daemon.measured())?;
+            Ok(OK)
+        }
         Operation::Reload => match daemon.reload() {
             Ok(()) => Ok(OK),
             Err(problems) => {

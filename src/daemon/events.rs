@@ -132,3 +132,79 @@ pub fn log(event: &Event) {
         }
     }
 }
+
+/// The name of an event in the log, one of [`NAMES`].
+pub fn name(event: &Event) -> &'static str {
+    match event {
+        Event::SiteUp { .. } => "site-up",
+        Event::Refused { .. } => "message-refused",
+        Event::TransferSent { .. } => "transfer-sent",
+        Event::Resent { .. } => "parts-resent",
+        Event::Applied { .. } => "transfer-applied",
+        Event::NotApplied { .. } => "transfer-not-applied",
+        Event::Requested { .. } => "requested",
+        Event::ContextAdded { .. } => "context-added",
+        Event::Equal { .. } => "equal",
+        Event::Differs { .. } => "digest-differs",
+        Event::Forked { .. } => "history-forked",
+        Event::Lost { .. } => "history-lost",
+        Event::Repairing { .. } => "repairing",
+        Event::Conflict { .. } => "conflict",
+        Event::Recovered { .. } => "recovered",
+        Event::Held { .. } => "transfer-held",
+        Event::HoldDecided { .. } => "hold-decided",
+        Event::Paused { .. } => "site-paused",
+        Event::Detached { .. } => "site-detached",
+        Event::Purged { .. } => "context-purged",
+        Event::Noticed { .. } => "notice",
+        Event::Bounced { .. } => "mail-bounced",
+        Event::PartsHalved { .. } => "parts-halved",
+    }
+}
+
+/// Every [`name`]: the values of the metrics' label `event`.
+pub const NAMES: [&str; 23] = [
+    "site-up",
+    "message-refused",
+    "transfer-sent",
+    "parts-resent",
+    "transfer-applied",
+    "transfer-not-applied",
+    "requested",
+    "context-added",
+    "equal",
+    "digest-differs",
+    "history-forked",
+    "history-lost",
+    "repairing",
+    "conflict",
+    "recovered",
+    "transfer-held",
+    "hold-decided",
+    "site-paused",
+    "site-detached",
+    "context-purged",
+    "notice",
+    "mail-bounced",
+    "parts-halved",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads this file: log and counters have one name for an event.
+    #[test]
+    fn every_event_is_counted_by_the_name_it_is_logged_with() {
+        let text = include_str!("events.rs");
+        let logged = text.split("(event = \"").chain(text.split(" event = \"")).skip(1);
+        let logged: std::collections::BTreeSet<_> =
+            logged.filter_map(|rest| rest.split('"').next()).collect();
+        let named = text.lines().filter_map(|line| {
+            let (variant, name) = line.trim().split_once(" { .. } => \"")?;
+            variant.starts_with("Event::").then(|| name.trim_end_matches("\","))
+        });
+        assert_eq!(named.collect::<Vec<_>>(), NAMES);
+        assert!(NAMES.iter().all(|name| logged.contains(name)), "{logged:?}");
+    }
+}

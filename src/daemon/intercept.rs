@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::Site;
+use super::counters::Mail;
 use crate::listen::intercept::{Delivery, Intercept, InterceptedEnvelope};
 use crate::message::bounce::{self, Action, Bounce, Cause};
 use crate::message::seal::{self, Opened};
@@ -54,13 +55,18 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     let reverse_path = envelope.reverse_path.to_string();
     match found {
         Ok(Ok(Found::Sealed(opened, message_id))) => accept(&site, opened, message_id, bytes).await,
-        Ok(Ok(Found::Bounce(bounce))) => take_bounce(&site, &envelope, &bounce),
+        Ok(Ok(Found::Bounce(bounce))) => {
+            site.counters.mail(Mail::Bounce, bytes);
+            take_bounce(&site, &envelope, &bounce)
+        }
         Ok(Err(refusal)) => {
+            site.counters.mail(Mail::Refused, bytes);
             warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
             keep(&site, reverse_path, &refusal, &message);
             reply(&refusal)
         }
         Err(failure) => {
+            site.counters.mail(Mail::Deferred, bytes);
             warn!(event = "message-deferred", reverse_path, bytes, %failure, "a message could not be looked at");
             Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
         }
@@ -94,10 +100,12 @@ async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: 
     let header = Header { seq, time: header.time, message_id };
     match site.replicator.received(from.clone(), header, payload).await {
         Ok(Outcome::Taken) => {
+            site.counters.mail(Mail::Taken, bytes);
             info!(event = "message-taken", site = from, seq, bytes, "a replication message was taken");
             Reply::new(250, Enhanced(2, 0, 0), "taken")
         }
         Ok(Outcome::Repeated) => {
+            site.counters.mail(Mail::Repeated, bytes);
             info!(
                 event = "message-repeated",
                 site = from,
@@ -108,10 +116,12 @@ async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: 
             Reply::new(250, Enhanced(2, 0, 0), "seen before")
         }
         Ok(Outcome::Refused(refusal)) => {
+            site.counters.mail(Mail::Refused, bytes);
             warn!(event = "message-refused", site = from, seq, bytes, reason = %refusal, "a message took no effect");
             Reply::new(554, Enhanced(5, 7, 1), &refusal.to_string())
         }
         Err(failure) => {
+            site.counters.mail(Mail::Deferred, bytes);
             warn!(
                 event = "message-deferred",
                 site = from,

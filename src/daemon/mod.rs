@@ -4,8 +4,11 @@
 //!   On SIGTERM no new session begins, sessions under way may finish, what was taken is on disk. On SIGHUP
 //!   the configuration is read again and takes effect as a whole, or not at all with every reason in the log.
 
+pub mod counters;
+pub mod measured;
 pub mod replicator;
 
+mod endpoint;
 mod events;
 mod intercept;
 mod recipients;
@@ -17,7 +20,9 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -28,15 +33,20 @@ use tracing::{error, info, warn};
 use crate::cli::failure::{CONFIG, Failure, IO, OrFail, TRY_AGAIN, UNAVAILABLE};
 use crate::config::{self, Config, Problems};
 use crate::control::{import, server};
-use crate::directory::sqlite::SqliteStore;
+use crate::directory::StoreError;
+use crate::directory::sqlite::{SqliteReader, SqliteStore};
 use crate::listen::intercept::InterceptedEnvelope;
 use crate::listen::{self, Listener, Service};
 use crate::message::keys::SiteKey;
 use crate::relay::Relay;
-use crate::replication::engine::{EngineConfig, KnownSite, Partner};
+use crate::replication::engine::hold::holds;
+use crate::replication::engine::{EngineConfig, KnownSite, Partner, quarantine};
+use crate::replication::status;
 use crate::smtp::{Path, Reply};
 
+use counters::ReplicationCounters;
 use intercept::Interceptor;
+use measured::{Measured, Picture};
 use recipients::KnownRecipients;
 use replicator::Replicator;
 
@@ -48,6 +58,7 @@ pub struct Site {
     config: ArcSwap<Config>,
     key: SiteKey,
     replicator: Replicator,
+    counters: Arc<ReplicationCounters>,
 }
 
 impl Site {
@@ -60,6 +71,9 @@ impl Site {
 pub struct Daemon {
     site: Arc<Site>,
     relay: Arc<Relay>,
+    service: Arc<Service>,
+    started: Timestamp,
+    stopping: watch::Receiver<bool>,
     runtime: Handle,
 }
 
@@ -72,15 +86,54 @@ impl Daemon {
         &self.site.replicator
     }
 
+    /// Whether new sessions are taken.
+    pub fn is_ready(&self) -> bool {
+        !*self.stopping.borrow()
+    }
+
+    /// What happened since the start.
+    pub fn measured(&self) -> Measured {
+        Measured {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            ready: self.is_ready(),
+            sessions_open: self.service.sessions_open() as u64,
+            relay: self.service.counters(),
+            next_hops: self.relay.snapshot(),
+            replication: self.site.counters.snapshot(),
+        }
+    }
+
+    /// That and what the store says, for Prometheus. Waits for the disk.
+    pub fn metrics(&self) -> Result<String, String> {
+        self.picture().map_err(|error| error.to_string())?.text().map_err(|error| error.to_string())
+    }
+
+    fn picture(&self) -> Result<Picture, StoreError> {
+        let config = self.config();
+        let engine = engine_config(&config, &self.site.key);
+        let mut reader = SqliteReader::open(&config.site.data)?;
+        let snapshot = reader.snapshot()?;
+        Ok(Picture {
+            daemon: self.measured(),
+            status: status::status(&snapshot, &engine, Timestamp::now())?,
+            holds: holds(&snapshot)?.len() as u64,
+            quarantined: quarantine::count(&snapshot)?,
+        })
+    }
+
     /// Reads the configuration again and puts it in force, unless anything is wrong with it.
     pub fn reload(&self) -> Result<(), Problems> {
         let before = self.config();
         let mut after = config::load(&before.file)?;
-        if after.site.data != before.site.data || after.site.name != before.site.name {
+        let stays = |a: &Config, b: &Config| {
+            a.site.data == b.site.data && a.site.name == b.site.name && a.metrics == b.metrics
+        };
+        if !stays(&before, &after) {
             let hint = "stop the daemon, then start it";
             return Err(Problems::whole_file(
                 &before.file,
-                "`site.name` and `site.data` need a restart",
+                "`site.name`, `site.data` and `metrics.listen` need a restart",
                 hint,
             ));
         }
@@ -138,10 +191,11 @@ pub fn run(mut config: Config, key: SiteKey) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.or_fail(IO, || "the runtime".to_owned())?;
     let (mail, queue) = mpsc::unbounded_channel();
-    let started = Replicator::start(store, engine_config(&config, &key), mail);
+    let counters: Arc<ReplicationCounters> = Arc::default();
+    let started = Replicator::start(store, engine_config(&config, &key), mail, counters.clone());
     let (replicator, thread) = started.or_fail(IO, || "the replicator".to_owned())?;
     let socket = config.site.control_socket();
-    let site = Arc::new(Site { config: ArcSwap::from_pointee(config), key, replicator });
+    let site = Arc::new(Site { config: ArcSwap::from_pointee(config), key, replicator, counters });
     let relay = {
         let _entered = runtime.enter();
         Relay::new(Arc::new(site.config().relay.clone()))
@@ -197,7 +251,19 @@ async fn serve(
         let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {}", listener.address))?;
         listeners.spawn(listen::serve(bound, listener.clone(), service.clone(), stopping.clone()));
     }
-    let daemon = Arc::new(Daemon { site: site.clone(), relay, runtime: Handle::current() });
+    let daemon = Arc::new(Daemon {
+        site: site.clone(),
+        relay,
+        service,
+        started: Timestamp::now(),
+        stopping,
+        runtime: Handle::current(),
+    });
+    if let Some(address) = config.metrics {
+        let bound = TcpListener::bind(address).await;
+        let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {address}, for metrics"))?;
+        tokio::spawn(endpoint::serve(bound, daemon.clone()));
+    }
     server::serve(control, daemon.clone()).or_fail(IO, || "the control socket".to_owned())?;
     info!(event = "started", site = config.site.name, version = env!("CARGO_PKG_VERSION"), "ready");
     tell_systemd(&[NotifyState::Ready]);

@@ -9,7 +9,7 @@
 //!   When the store fails, everything in that transaction is answered with the failure (a sending
 //!   server sees 451 and keeps its message) and the engine is made anew from what is on disk.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc as async_mpsc, oneshot};
 use tracing::error;
 
+use super::counters::ReplicationCounters;
 use super::events;
 use crate::directory::sqlite::SqliteStore;
 use crate::directory::{StoreError, Write};
@@ -93,9 +94,10 @@ impl Replicator {
         store: SqliteStore,
         config: EngineConfig,
         mail: async_mpsc::UnboundedSender<Mail>,
+        counters: Arc<ReplicationCounters>,
     ) -> std::io::Result<(Replicator, thread::JoinHandle<()>)> {
         let (requests, queue) = mpsc::channel();
-        let worker = Worker { store, engine: None, config, queue, mail, outputs: Vec::new() };
+        let worker = Worker { store, engine: None, config, queue, mail, counters, outputs: Vec::new() };
         let thread =
             thread::Builder::new().name("replicator".into()).stack_size(8 << 20).spawn(|| worker.run())?;
         Ok((Replicator { requests }, thread))
@@ -170,6 +172,7 @@ struct Worker {
     config: EngineConfig,
     queue: mpsc::Receiver<Request>,
     mail: async_mpsc::UnboundedSender<Mail>,
+    counters: Arc<ReplicationCounters>,
     /// What the engine decided in this transaction.
     outputs: Vec<Output>,
 }
@@ -304,7 +307,10 @@ impl Worker {
                     // A closed channel means that we are stopping; the engine sends again after the start.
                     let _ = self.mail.send(Mail { to, mail, payload });
                 }
-                Output::Event(event) => events::log(&event),
+                Output::Event(event) => {
+                    self.counters.event(&event);
+                    events::log(&event);
+                }
                 Output::Card { site, .. } => {
                     tracing::info!(event = "card-told", site, "the site told a card; the pinned one holds");
                 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::Site;
+use super::counters;
 use super::replicator::Mail;
 use crate::message::mime::{self, Letter};
 use crate::message::seal::{self, Header};
@@ -50,6 +51,7 @@ async fn submit(site: &Arc<Site>, relay: &Relay, mail: Mail) {
     };
     match relay.submit(&envelope, &message).await {
         Ok(reply) if reply.is_positive() => {
+            site.counters.mail(counters::Mail::Sent, message.len());
             info!(
                 event = "message-sent",
                 site = to,
@@ -69,6 +71,7 @@ async fn submit(site: &Arc<Site>, relay: &Relay, mail: Mail) {
 }
 
 fn failed(site: &Site, to: String, mail: u64, reply: u16, enhanced: String, text: String) {
+    site.counters.mail(counters::Mail::NotSent, 0);
     warn!(event = "message-not-sent", site = to, seq = mail, reply, enhanced, text, "will be sent again");
     site.replicator.input(Input::SendFailed { to, mail, reply, enhanced, text });
 }

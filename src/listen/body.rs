@@ -103,6 +103,9 @@ impl Passage {
 
     /// The connection failed or spoke out of turn in the middle of the message.
     pub fn next_hop_failed(&mut self, session: &Session, error: &ConnectionError) {
+        if let Some(lease) = &self.lease {
+            lease.failed(error);
+        }
         warn!(target: "bridgehead::relay", %error, "next hop failed during a message");
         match error {
             ConnectionError::Early(reply) if reply.is_transient() || reply.is_permanent() => {
@@ -122,8 +125,10 @@ impl Passage {
         }
         if !self.header.is_done() {
             self.header.push(stretch, self.trace.as_bytes());
-            if self.header.own_trace() || self.header.received() > limits.received_max {
-                self.spoil(session, Refusal::Loop);
+            if self.header.own_trace() {
+                self.spoil(session, Refusal::LoopTrace);
+            } else if self.header.received() > limits.received_max {
+                self.spoil(session, Refusal::LoopReceived);
             }
         }
         if let Some(copy) = &self.copy
@@ -275,6 +280,7 @@ impl Session {
                 Ok(None)
             }
             Err(error) => {
+                lease.failed(&error);
                 warn!(target: "bridgehead::relay", %error, "next hop failed at DATA");
                 self.end_message();
                 self.refuse(Refusal::NextHopLost).map(|()| None)
@@ -381,6 +387,7 @@ impl Session {
             };
             let reply = self.service.intercept.deliver(envelope, message.unwrap_or_default()).await;
             let refused = !reply.is_positive();
+            self.service.counters.intercepted(!refused);
             replies.push(transient(&reply));
             if refused && !self.client.lmtp {
                 passage.spoil_with(transient(&reply));
@@ -401,7 +408,7 @@ impl Session {
                 lease.connection.send_body(&passage.head, &passage.tail, limits.reply_timeout).await?;
             }
             lease.connection.flush().await?;
-            lease.connection.reply(limits.final_timeout).await
+            lease.connection.final_reply(limits.final_timeout).await
         }
         .await;
         match replied {
@@ -414,6 +421,7 @@ impl Session {
                 Some(reply)
             }
             Err(error) => {
+                lease.failed(&error);
                 passage.next_hop_failed(self, &error);
                 None
             }

@@ -195,6 +195,7 @@ pub async fn serve(
     let drain = service.relay.settings().config.limits.drain;
     let ended = timeout(drain, async { while sessions.join_next().await.is_some() {} }).await;
     if ended.is_err() {
+        service.counters.cut_off(sessions.len());
         warn!(target: "bridgehead::listen", sessions = sessions.len(), "sessions cut off");
     }
 }

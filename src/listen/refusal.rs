@@ -51,7 +51,10 @@ pub enum Refusal {
     DataLineTooLong,
     MessageTooLarge,
     ReplicationMessageTooLarge,
-    Loop,
+    /// Our own trace for the same recipients is in the message already.
+    LoopTrace,
+    /// More `Received:` fields than a message gathers on any way.
+    LoopReceived,
     // --- limits that time heals ---
     TooManyConnections,
     TooManyOfNetwork,
@@ -61,6 +64,7 @@ pub enum Refusal {
     OtherRoute,
     TooSlow,
     CommandTimeout,
+    DataTimeout,
     SessionTimeout,
     // --- the next hop or we are at fault ---
     ShuttingDown,
@@ -103,7 +107,7 @@ impl Refusal {
         )
     }
 
-    /// A word for logs and counters.
+    /// A word for logs and counters, one of [`NAMES`].
     pub fn name(&self) -> &'static str {
         match self {
             Refusal::Command(_) => "command",
@@ -136,7 +140,8 @@ impl Refusal {
             Refusal::DataLineTooLong => "data_line_too_long",
             Refusal::MessageTooLarge => "message_too_large",
             Refusal::ReplicationMessageTooLarge => "replication_message_too_large",
-            Refusal::Loop => "loop",
+            Refusal::LoopTrace => "loop_trace",
+            Refusal::LoopReceived => "loop_received",
             Refusal::TooManyConnections => "too_many_connections",
             Refusal::TooManyOfNetwork => "too_many_of_network",
             Refusal::ConnectionRate => "connection_rate",
@@ -145,6 +150,7 @@ impl Refusal {
             Refusal::OtherRoute => "other_route",
             Refusal::TooSlow => "too_slow",
             Refusal::CommandTimeout => "command_timeout",
+            Refusal::DataTimeout => "data_timeout",
             Refusal::SessionTimeout => "session_timeout",
             Refusal::ShuttingDown => "shutting_down",
             Refusal::NextHopLacks(_) => "next_hop_lacks",
@@ -225,7 +231,7 @@ impl Refusal {
                 let max = limits.replication_message_bytes_max;
                 say(552, 3, 4, &format!("Replication message too large (limit {max} octets)"))
             }
-            Refusal::Loop => {
+            Refusal::LoopTrace | Refusal::LoopReceived => {
                 say(554, 4, 6, "Mail loop: this message was here before or has too many Received fields")
             }
             Refusal::TooManyConnections => {
@@ -260,7 +266,7 @@ impl Refusal {
                 2,
                 &format!("Too slow (less than {} octets a second); closing", limits.data_rate_min),
             ),
-            Refusal::CommandTimeout => say(421, 4, 2, "Timeout; closing"),
+            Refusal::CommandTimeout | Refusal::DataTimeout => say(421, 4, 2, "Timeout; closing"),
             Refusal::SessionTimeout => say(421, 4, 2, "The session lasted too long; closing"),
             Refusal::ShuttingDown => say(421, 3, 2, "Going down; try again"),
             Refusal::NextHopLacks(name) => {
@@ -278,6 +284,58 @@ impl Refusal {
         }
     }
 }
+
+/// Every [`Refusal::name`]: the values of the metrics' label `rule`.
+pub const NAMES: [&str; 48] = [
+    "command",
+    "broken_line",
+    "line_too_long",
+    "parameter",
+    "not_offered",
+    "not_implemented",
+    "out_of_sequence",
+    "pipelined",
+    "early_talker",
+    "no_recipients",
+    "too_many_errors",
+    "not_trusted",
+    "attribute",
+    "relaying_denied",
+    "unknown_recipient",
+    "no_route",
+    "no_such_domain",
+    "null_mx",
+    "needs_smtputf8",
+    "needs_tls",
+    "needs_auth",
+    "auth_mechanism",
+    "auth_failed",
+    "auth_cancelled",
+    "tls_active",
+    "line_ends",
+    "data_line_too_long",
+    "message_too_large",
+    "replication_message_too_large",
+    "loop_trace",
+    "loop_received",
+    "too_many_connections",
+    "too_many_of_network",
+    "connection_rate",
+    "message_rate",
+    "too_many_recipients",
+    "other_route",
+    "too_slow",
+    "command_timeout",
+    "data_timeout",
+    "session_timeout",
+    "shutting_down",
+    "next_hop_lacks",
+    "next_hop_away",
+    "next_hop_lost",
+    "next_hop_early",
+    "internal",
+    "tls_unavailable",
+];
 
 impl From<NotRouted> for Refusal {
     fn from(why: NotRouted) -> Refusal {
@@ -303,6 +361,16 @@ impl From<ParameterError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Reads this file: a refusal that is not in the list would not be counted.
+    #[test]
+    fn every_refusal_is_counted() {
+        let named = include_str!("refusal.rs").lines().filter_map(|line| {
+            let (variant, name) = line.trim().split_once(" => \"")?;
+            variant.starts_with("Refusal::").then(|| name.trim_end_matches("\","))
+        });
+        assert_eq!(named.collect::<Vec<_>>(), NAMES);
+    }
 
     #[test]
     fn trouble_of_ours_never_bounces_mail() {

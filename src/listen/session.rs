@@ -358,7 +358,7 @@ impl Session {
             Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(End::Gone(error)),
-            Err(_) => self.refuse(Refusal::CommandTimeout).and(Err(End::Said)),
+            Err(_) => self.refuse(Refusal::DataTimeout).and(Err(End::Said)),
         }
     }
 

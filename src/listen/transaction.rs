@@ -326,6 +326,9 @@ impl Session {
                     continue;
                 }
                 failed => {
+                    if let Err(error) = &failed {
+                        lease.failed(error);
+                    }
                     transaction.lost = transaction.relays();
                     let replies = failed.map_err(|_| Refusal::NextHopLost)?;
                     let going = replies.into_iter().find(|reply| reply.code() == 421);
@@ -388,7 +391,7 @@ impl Session {
                         }
                         Some(reply) => {
                             if !reply.is_positive() {
-                                self.service.counters.refused("next_hop_refused_recipient");
+                                self.service.counters.next_hop_refused_recipient();
                             }
                             self.say(reply);
                         }

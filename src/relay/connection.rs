@@ -55,6 +55,8 @@ pub enum ConnectionError {
     Closed,
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
+    #[error("no answer to the end of the message within {} s", .0.as_secs())]
+    SilentAtDot(Duration),
     #[error("what it sent is not SMTP: {0}")]
     Garbage(#[from] ReplyError),
     #[error("it replied before it was asked: {0}")]
@@ -225,6 +227,14 @@ impl Connection {
     pub async fn expected_reply(&mut self, patience: Duration) -> Result<Reply, ConnectionError> {
         self.expected = self.expected.saturating_sub(1);
         self.reply(patience).await
+    }
+
+    /// Reads the reply to the end of a message, for which there is a patience of its own.
+    pub async fn final_reply(&mut self, patience: Duration) -> Result<Reply, ConnectionError> {
+        self.reply(patience).await.map_err(|error| match error {
+            ConnectionError::Silent(patience) => ConnectionError::SilentAtDot(patience),
+            error => error,
+        })
     }
 
     /// Sends a stretch of a message in at most two pieces. Stops as soon as the next hop, while it does not

@@ -5,6 +5,7 @@
 //!   only while no octet of a message was sent.
 
 pub mod connection;
+pub mod counters;
 pub mod dial;
 pub mod mx;
 pub mod next_hop;
@@ -24,6 +25,7 @@ use tracing::{debug, warn};
 use crate::config::relay::{NextHopConfig, NextHopHost, RelayConfig};
 use crate::route::{Onward, RouteTable};
 
+use counters::{Failure, HopCounters, HopSnapshot};
 use dial::DialError;
 use next_hop::{Lease, NextHop};
 
@@ -32,6 +34,8 @@ use next_hop::{Lease, NextHop};
 pub struct Relay {
     settings: ArcSwap<Settings>,
     next_hops: Mutex<HashMap<Arc<NextHopConfig>, Arc<NextHop>>>,
+    /// Of the mail exchangers, all together.
+    exchanger_counters: Arc<HopCounters>,
     tls: tls::ClientTls,
     exchangers: mx::MailExchangers,
 }
@@ -76,6 +80,7 @@ impl Relay {
         let relay = Arc::new(Relay {
             settings: ArcSwap::from_pointee(Settings::new(config)),
             next_hops: Mutex::default(),
+            exchanger_counters: Arc::default(),
             tls,
             exchangers: mx::MailExchangers::default(),
         });
@@ -101,10 +106,46 @@ impl Relay {
     /// The state of one next hop, created when it is first asked for.
     pub fn next_hop(&self, config: &Arc<NextHopConfig>) -> Arc<NextHop> {
         let mut hops = self.hops();
-        match hops.get(config) {
-            Some(hop) => hop.clone(),
-            None => hops.entry(config.clone()).or_insert_with(|| NextHop::new(config.clone())).clone(),
+        if let Some(hop) = hops.get(config) {
+            return hop.clone();
         }
+        let counters = match self.settings.load().next_hops.contains(config) {
+            true => Arc::default(),
+            false => self.exchanger_counters.clone(),
+        };
+        hops.entry(config.clone()).or_insert_with(|| NextHop::new(config.clone(), counters)).clone()
+    }
+
+    /// What happened at each configured next hop, and at all mail exchangers together, as `mx`.
+    pub fn snapshot(&self) -> Vec<HopSnapshot> {
+        let settings = self.settings();
+        let (mut all, mut exchangers) = (Vec::new(), self.exchanger_counters.snapshot("mx".into()));
+        for (config, hop) in self.hops().iter() {
+            let snapshot = hop.snapshot();
+            if settings.next_hops.contains(config) {
+                all.push(snapshot);
+            } else {
+                exchangers.busy += snapshot.busy;
+                exchangers.idle += snapshot.idle;
+            }
+        }
+        for config in &settings.next_hops {
+            // One that was never asked for counts, too.
+            let next_hop = config.host.to_string();
+            if !all.iter().any(|hop| hop.next_hop == next_hop) {
+                all.push(HopCounters::default().snapshot(next_hop));
+            }
+        }
+        all.push(exchangers);
+        all.sort_by(|a, b| a.next_hop.cmp(&b.next_hop));
+        // The same host with different settings is one for whoever reads this.
+        all.dedup_by(|again, first| {
+            first.next_hop == again.next_hop && {
+                first.merge(again);
+                true
+            }
+        });
+        all
     }
 
     /// A connection to the first next hop that can be reached: a pooled one or, if `fresh`, a new one.
@@ -166,7 +207,11 @@ impl Relay {
     async fn lease(&self, hop: &Arc<NextHop>, settings: &Settings, fresh: bool) -> Result<Lease, DialError> {
         let limits = &settings.config.limits;
         let permit = hop.permit(limits.connect_timeout).await;
-        let permit = permit.ok_or(DialError::Busy(hop.config.connections_max))?;
+        let Some(permit) = permit else {
+            let busy = DialError::Busy(hop.config.connections_max);
+            hop.counters.failed(Failure::from(&busy));
+            return Err(busy);
+        };
         let idle = if fresh { None } else { hop.take_idle(limits.pool_idle) };
         if let Some(connection) = idle {
             return Ok(hop.lease(connection, permit));
@@ -174,6 +219,7 @@ impl Relay {
         match dial::dial(&hop.config, &settings.config, &self.tls).await {
             Ok(connection) => {
                 hop.succeeded();
+                hop.counters.connected();
                 hop.learn(connection.extensions());
                 debug!(target: "bridgehead::relay", next_hop = %hop.config.host, "connected");
                 Ok(hop.lease(connection, permit))
@@ -181,6 +227,7 @@ impl Relay {
             Err(reason) => {
                 warn!(target: "bridgehead::relay", next_hop = %hop.config.host, %reason, "next hop is away");
                 hop.failed(limits);
+                hop.counters.failed(Failure::from(&reason));
                 Err(reason)
             }
         }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connection::Connection;
+use super::connection::{Connection, ConnectionError};
+use super::counters::{Failure, HopCounters, HopSnapshot};
 use crate::config::relay::{NextHopConfig, RelayLimits};
 use crate::smtp::Extensions;
 
@@ -18,6 +19,7 @@ use crate::smtp::Extensions;
 #[derive(Debug)]
 pub struct NextHop {
     pub config: Arc<NextHopConfig>,
+    pub counters: Arc<HopCounters>,
     idle: Mutex<Vec<Idle>>,
     /// The right to use a connection. An idle one needs none, so that whoever waits gets it.
     permits: Arc<Semaphore>,
@@ -52,8 +54,9 @@ struct Health {
 }
 
 impl NextHop {
-    pub fn new(config: Arc<NextHopConfig>) -> Arc<NextHop> {
+    pub fn new(config: Arc<NextHopConfig>, counters: Arc<HopCounters>) -> Arc<NextHop> {
         Arc::new(NextHop {
+            counters,
             permits: Arc::new(Semaphore::new(config.connections_max)),
             config,
             idle: Mutex::default(),
@@ -83,10 +86,26 @@ impl NextHop {
     pub fn take_idle(&self, idle_max: Duration) -> Option<Connection> {
         loop {
             let mut idle = self.idle().pop()?;
-            if idle.since.elapsed() < idle_max && idle.connection.is_quiet() {
+            if idle.since.elapsed() >= idle_max {
+                self.counters.closed_idle();
+                continue;
+            }
+            if idle.connection.is_quiet() {
                 idle.connection.mark_reused();
+                self.counters.reused();
                 return Some(idle.connection);
             }
+        }
+    }
+
+    /// What it is doing and what happened at it.
+    pub fn snapshot(&self) -> HopSnapshot {
+        let busy = self.config.connections_max.saturating_sub(self.permits.available_permits());
+        HopSnapshot {
+            busy: busy as u64,
+            idle: self.idle().len() as u64,
+            backed_off: self.is_backed_off(),
+            ..self.counters.snapshot(self.config.host.to_string())
         }
     }
 
@@ -105,6 +124,7 @@ impl NextHop {
             let quiet = i.connection.is_quiet();
             let young = i.since.elapsed() < idle_max;
             if quiet && !young {
+                self.counters.closed_idle();
                 i.connection.say_goodbye();
             }
             quiet && young
@@ -129,11 +149,17 @@ impl NextHop {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = limits.back_off_min.saturating_mul(1 << health.failures.min(16)).min(limits.back_off_max);
         health.failures += 1;
+        self.counters.backed_off();
         health.not_before = Some(Instant::now() + pause);
     }
 }
 
 impl Lease {
+    /// Counts what went wrong with the connection.
+    pub fn failed(&self, error: &ConnectionError) {
+        self.next_hop.counters.failed(Failure::from(error));
+    }
+
     /// Gives the connection back for reuse. Only between transactions, or with `needs_reset` set.
     pub fn release(self) {
         let Lease { mut connection, next_hop, permit, owner } = self;

@@ -33,7 +33,10 @@ impl Relay {
                     return Ok(refusal);
                 }
                 Err(_) if lease.connection.is_reused() && !fresh => fresh = true,
-                Err(error) => return Err(SubmitError::Unavailable(error.to_string())),
+                Err(error) => {
+                    lease.failed(&error);
+                    return Err(SubmitError::Unavailable(error.to_string()));
+                }
             }
         }
     }
@@ -56,9 +59,12 @@ impl Relay {
             wire.clear();
             stuffer.finish(&mut wire);
             lease.connection.send(&wire, limits.reply_timeout).await?;
-            lease.connection.reply(limits.final_timeout).await
+            lease.connection.final_reply(limits.final_timeout).await
         }
         .await;
+        if let Err(error) = &sent {
+            lease.failed(error);
+        }
         match sent {
             Ok(reply) => {
                 if reply.code() != 421 {

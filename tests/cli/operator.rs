@@ -39,6 +39,10 @@ fn a_mass_deletion_waits_for_a_person() {
     pair.paris.ok(&["sync"]);
     await_true("a hold", SOON, || pair.tokyo.ok(&["hold", "list"]).contains("40 of 61 entries"));
     assert_eq!(entries(&pair), 61, "nothing was deleted");
+    let counted = |site: &crate::support::Site| site.status()["daemon"]["replication"].clone();
+    assert_eq!(counted(&pair.tokyo)["events"]["transfer-held"], 1);
+    assert!(counted(&pair.paris)["parts_sent"].as_u64().unwrap() >= 2);
+    assert!(counted(&pair.tokyo)["mail"]["taken"].as_u64().unwrap() >= 2);
     assert_eq!(status(&pair.paris.run(&["verify", "--wait", "1"])), 1);
     let listed: serde_json::Value =
         serde_json::from_str(&pair.tokyo.ok(&["hold", "list", "--json"])).unwrap();

@@ -142,7 +142,7 @@ impl Hop {
             offers += "250-PIPELINING\r\n250-SIZE 100000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n";
             offers += "250-ENHANCEDSTATUSCODES\r\n250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n";
             if flags & 64 == 0 {
-                offers += "250-CHUNKING\r\n";
+                offers += "250-CHUNKING\r\n250-BINARYMIME\r\n";
             }
         }
         Hop { offers: offers + "250 HELP\r\n", whims: Mutex::default(), taken: Mutex::default() }
@@ -159,7 +159,7 @@ impl Hop {
         if !self.say(&mut stream, b"220 hop\r\n").await?.1 {
             return None;
         }
-        let (mut recipients, mut chunks) = (0, Vec::new());
+        let (mut recipients, mut chunks, mut refused) = (0, Vec::new(), false);
         loop {
             let line = line(&mut stream).await?;
             let verb = line.split(|b| matches!(b, b' ' | b':' | b'\r')).next().unwrap_or_default();
@@ -169,6 +169,7 @@ impl Hop {
                 b"MAIL" | b"RCPT" => b"250 2.1.0 ok\r\n",
                 b"DATA" if recipients == 0 => b"554 5.5.1 no recipients\r\n",
                 b"DATA" => b"354 go\r\n",
+                b"BDAT" if refused || recipients == 0 => b"503 5.5.1 no transaction\r\n",
                 b"BDAT" => b"250 2.0.0 chunk\r\n",
                 _ => panic!("sent to the next hop: {:?}", String::from_utf8_lossy(&line)),
             };
@@ -184,11 +185,15 @@ impl Hop {
             let (code, goes_on) = self.say(&mut stream, usual).await?;
             match verb {
                 b"MAIL" | b"RSET" | b"EHLO" | b"HELO" => {
-                    recipients = 0;
+                    (recipients, refused) = (0, false);
                     chunks.clear();
                 }
                 b"RCPT" if code == b'2' => recipients += 1,
-                b"BDAT" if last && code == b'2' && recipients > 0 => self.take(std::mem::take(&mut chunks)),
+                b"BDAT" if code != b'2' => refused = true,
+                b"BDAT" if last && recipients > 0 && !refused => {
+                    self.take(std::mem::take(&mut chunks));
+                    recipients = 0;
+                }
                 _ if !goes_on => return None,
                 b"DATA" if code == b'3' => {
                     let message = message(&mut stream).await?;

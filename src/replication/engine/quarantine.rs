@@ -61,6 +61,19 @@ pub fn kept(read: &dyn Read) -> Result<Vec<Kept>, StoreError> {
     found.into_iter().collect()
 }
 
+/// How many copies are kept.
+///
+/// # Errors
+/// The store's.
+pub fn count(read: &dyn Read) -> Result<u64, StoreError> {
+    let mut copies = 0;
+    read.scan(Table::Quarantine, &[], &[0xff; 17], &mut |_, _| {
+        copies += 1;
+        true
+    })?;
+    Ok(copies)
+}
+
 impl Turn<'_> {
     /// Keeps what a connected site sent.
     pub(super) fn keep_copy(&mut self, site: &str, reason: &str, payload: &[u8]) -> Result<(), StoreError> {
