@@ -286,7 +286,7 @@ impl Refusal {
 }
 
 /// Every [`Refusal::name`]: the values of the metrics' label `rule`.
-pub const NAMES: [&str; 48] = [
+pub const NAMES: [&str; 51] = [
     "command",
     "broken_line",
     "line_too_long",
@@ -311,6 +311,7 @@ pub const NAMES: [&str; 48] = [
     "auth_mechanism",
     "auth_failed",
     "auth_cancelled",
+    "auth_line_too_long",
     "tls_active",
     "line_ends",
     "data_line_too_long",
@@ -335,6 +336,8 @@ pub const NAMES: [&str; 48] = [
     "next_hop_early",
     "internal",
     "tls_unavailable",
+    "auth_unavailable",
+    "auth_lost",
 ];
 
 impl From<NotRouted> for Refusal {
