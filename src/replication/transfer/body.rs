@@ -19,8 +19,7 @@ use super::Malformed;
 use super::chunk::{CHUNK_BYTES_MAX, Chunk, NameOf};
 use super::dictionary::RUN_BYTES_MAX;
 use super::stream::Reader;
-use crate::directory::{Read, StoreError};
-use crate::replication::parts::Source;
+use crate::directory::StoreError;
 
 /// Window of the frame: people in one place resemble one another over some thousand entries.
 pub const WINDOW_LOG: u32 = 23;
@@ -106,6 +105,9 @@ pub struct BodyReader {
     ended: bool,
 }
 
+/// Gives the next octets of a frame, or `None` at its end.
+pub type Pieces<'p> = dyn FnMut() -> Result<Option<Vec<u8>>, StoreError> + 'p;
+
 /// Why no chunk comes.
 #[derive(Debug)]
 pub enum BodyError {
@@ -131,11 +133,7 @@ impl BodyReader {
     }
 
     /// The next chunk's kind and octets, or `None` after the last.
-    pub fn next(
-        &mut self,
-        source: &mut dyn Source,
-        read: &dyn Read,
-    ) -> Result<Option<(u8, Vec<u8>)>, BodyError> {
+    pub fn next(&mut self, pieces: &mut Pieces) -> Result<Option<(u8, Vec<u8>)>, BodyError> {
         if self.ended {
             return Ok(None);
         }
@@ -147,11 +145,11 @@ impl BodyReader {
                 octets.drain(..start);
                 self.ended = kind == 0;
                 if self.ended {
-                    self.end(source, read)?;
+                    self.end(pieces)?;
                 }
                 return Ok(Some((kind, octets)));
             }
-            if !self.expand(source, read)? {
+            if !self.expand(pieces)? {
                 return Err(Malformed("the body ends within a chunk").into());
             }
         }
@@ -178,12 +176,12 @@ impl BodyReader {
     }
 
     /// Expands some more; `false` at the end of the frame.
-    fn expand(&mut self, source: &mut dyn Source, read: &dyn Read) -> Result<bool, BodyError> {
+    fn expand(&mut self, pieces: &mut Pieces) -> Result<bool, BodyError> {
         if self.frame_ended {
             return Ok(false);
         }
         if self.piece_read == self.piece.len() {
-            let Some(piece) = source.next(read)? else { return Ok(false) };
+            let Some(piece) = pieces()? else { return Ok(false) };
             self.piece = piece;
             self.piece_read = 0;
         }
@@ -202,12 +200,12 @@ impl BodyReader {
     }
 
     /// Nothing may follow the last chunk or the frame.
-    fn end(&mut self, source: &mut dyn Source, read: &dyn Read) -> Result<(), BodyError> {
-        while self.buffer.is_empty() && self.expand(source, read)? {}
+    fn end(&mut self, pieces: &mut Pieces) -> Result<(), BodyError> {
+        while self.buffer.is_empty() && self.expand(pieces)? {}
         let is_over = self.buffer.is_empty()
             && self.frame_ended
             && self.piece_read == self.piece.len()
-            && source.next(read)?.is_none();
+            && pieces()?.is_none();
         if is_over { Ok(()) } else { Err(Malformed("octets follow the end of the body").into()) }
     }
 }
@@ -232,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::directory::memory::MemoryStore;
+    use crate::replication::parts::Source as _;
 
     fn written(chunks: &[Chunk]) -> Vec<u8> {
         let mut writer = BodyWriter::new();
@@ -247,7 +246,7 @@ mod tests {
         let store = MemoryStore::new();
         let mut reader = BodyReader::new(dictionary).unwrap();
         let mut chunks = Vec::new();
-        while let Some((kind, octets)) = reader.next(&mut body, &store)? {
+        while let Some((kind, octets)) = reader.next(&mut || body.next(&store))? {
             chunks.push(Chunk::read(kind, &octets, &|_| Vec::new())?);
         }
         Ok(chunks)
@@ -312,7 +311,8 @@ mod tests {
         for dictionary in [&b""[..], &[0; 32 << 10]] {
             let mut reader = BodyReader::new(dictionary).unwrap();
             let mut source = &body[..];
-            let refused = std::iter::from_fn(|| Some(reader.next(&mut source, &store))).find(Result::is_err);
+            let refused =
+                std::iter::from_fn(|| Some(reader.next(&mut || source.next(&store)))).find(Result::is_err);
             assert!(matches!(refused, Some(Err(BodyError::Malformed(_)))));
             assert!(reader.expanded < EXPANSION_BYTES_FREE + (1 << 30) / 2);
         }

@@ -180,12 +180,12 @@ pub const CHUNK_BYTES_MAX: usize = CHUNK_BYTES_AIM + 2 * ENTRY_BYTES_MAX;
 /// Octets of values at which a writer closes a chunk.
 pub const CHUNK_BYTES_AIM: usize = 4 << 20;
 
-const END: u8 = 0;
+pub const END: u8 = 0;
 const BASES: u8 = 1;
 const DELETED: u8 = 2;
 const RENAMED: u8 = 3;
 const ADDED: u8 = 4;
-const CONTENTS: u8 = 5;
+pub const CONTENTS: u8 = 5;
 
 const _: () = assert!(ATTRIBUTES_MAX <= CHUNK_ITEMS_MAX);
 

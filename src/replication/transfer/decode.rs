@@ -14,12 +14,15 @@
 //!   No more entries than the checkpoint counts, no larger than an entry may be. Memory is what the names of
 //!   the added entries take, and one chunk.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::beside::{MANY_RECORDS, read_beside, source_of};
 use super::body::{BodyError, BodyReader};
-use super::chunk::{Chunk, Item, Name, Operation, Record, source_of_rdn};
+use super::chunk::{CONTENTS, Chunk, END, Item, Name, Operation, Record};
 use super::dictionary;
 use super::manifest::{Base, Manifest};
 use super::names::{self, MANY, NewNames};
@@ -47,7 +50,7 @@ pub fn decode(
     manifest: &Manifest,
     source: &mut dyn Source,
     sink: &mut dyn Sink,
-) -> Result<NewNames, TransferError> {
+) -> Result<Arc<NewNames>, TransferError> {
     let mut decoder = Decoder::new(context, manifest, sink)?;
     let dictionary = match manifest.dictionary {
         Some(run) => dictionary::of_run(decoder.sink.read(), context, run)?,
@@ -55,21 +58,25 @@ pub fn decode(
     };
     let dictionary = dictionary.ok_or(Malformed("a dictionary of entries that the base has not"))?;
     let mut body = BodyReader::new(&dictionary)?;
-    while let Some((kind, octets)) = body.next(source, decoder.sink.read())? {
-        if kind != END && kind < decoder.kind_before {
-            return Err(Malformed("the chunks are out of order").into());
-        }
+    let many = manifest.added.saturating_add(manifest.changed) >= MANY_RECORDS;
+    let taken = loop {
+        let next = body.next(&mut || source.next(decoder.sink.read()))?;
+        let Some((kind, octets)) = next else { break body.taken() };
         let chunk = Chunk::read(kind, &octets, &|number| decoder.source_of(number))?;
-        decoder.kind_before = kind;
-        decoder.chunk(chunk)?;
-    }
-    if body.taken() != manifest.body_bytes {
+        decoder.chunk(kind, chunk)?;
+        if kind == CONTENTS && many {
+            let names = (decoder.new.clone(), decoder.base_entries());
+            let decoder = RefCell::new(&mut decoder);
+            let mut pieces = || source.next(decoder.borrow().sink.read());
+            let mut take = |kind, chunk| decoder.borrow_mut().chunk(kind, chunk);
+            break read_beside(body, names, &mut pieces, &mut take)?;
+        }
+    };
+    if taken != manifest.body_bytes {
         return Err(Malformed("the body is not as long as its manifest says").into());
     }
     decoder.finish(manifest)
 }
-
-const END: u8 = 0;
 
 /// Entries of the replica that the transfer can name.
 enum Known {
@@ -87,7 +94,7 @@ struct Decoder<'s> {
     deleted: HashSet<Uuid>,
     changed: u64,
     renamed: BTreeMap<Uuid, Renamed>,
-    new: NewNames,
+    new: Arc<NewNames>,
     names_are_complete: bool,
     /// Contents of added entries that have come.
     complete: usize,
@@ -132,17 +139,21 @@ impl<'s> Decoder<'s> {
             deleted: HashSet::new(),
             changed: 0,
             renamed: BTreeMap::new(),
-            new: NewNames::default(),
+            new: Arc::default(),
             names_are_complete: false,
             complete: 0,
             texts: HashMap::new(),
         })
     }
 
-    fn chunk(&mut self, chunk: Chunk) -> Result<(), TransferError> {
+    fn chunk(&mut self, kind: u8, chunk: Chunk) -> Result<(), TransferError> {
+        if kind != END && kind < self.kind_before {
+            return Err(Malformed("the chunks are out of order").into());
+        }
+        self.kind_before = kind;
         if matches!(chunk, Chunk::Contents(_) | Chunk::End) && !self.names_are_complete {
             self.names_are_complete = true;
-            self.new.sort();
+            Arc::make_mut(&mut self.new).sort();
         }
         match chunk {
             Chunk::End => self.finish_renames(),
@@ -193,7 +204,7 @@ impl<'s> Decoder<'s> {
         if self.new.len() as u64 >= self.entries_max {
             return Err(Malformed("more entries than the checkpoint counts").into());
         }
-        self.new.push(uuid, name.parent, &name.rdn);
+        Arc::make_mut(&mut self.new).push(uuid, name.parent, &name.rdn);
         Ok(())
     }
 
@@ -328,11 +339,15 @@ impl<'s> Decoder<'s> {
         number.map_or(Ok(Uuid::nil()), |number| Ok(self.uuid(self.place(number)?)))
     }
 
-    /// The source of pieces that a record's name is.
     fn source_of(&self, number: u64) -> Vec<u8> {
-        match self.place(number) {
-            Ok(Place::New(index)) => source_of_rdn(self.new.rdn(index)),
-            _ => Vec::new(),
+        source_of(&self.new, self.base_entries(), number)
+    }
+
+    /// Entries of the base, which come first in the count.
+    fn base_entries(&self) -> u64 {
+        match &self.known {
+            Known::Ranks { entries, .. } => *entries,
+            Known::Bases(bases) => bases.len() as u64,
         }
     }
 
@@ -398,7 +413,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    fn finish(self, manifest: &Manifest) -> Result<NewNames, TransferError> {
+    fn finish(self, manifest: &Manifest) -> Result<Arc<NewNames>, TransferError> {
         if self.complete != self.new.len() {
             return Err(Malformed("an added entry has no contents").into());
         }

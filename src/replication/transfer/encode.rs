@@ -15,10 +15,11 @@ use std::sync::Arc;
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::beside::{MANY_RECORDS, WriterBeside, source_of};
 use super::body::BodyWriter;
 use super::chunk::{
     CHUNK_BYTES_AIM, CHUNK_ITEMS_MAX, CHUNK_RECORDS_MAX, CHUNK_VALUES_MAX, Chunk, Item, Name, Operation,
-    Record, source_of_rdn,
+    Record,
 };
 use super::dictionary::{self, Run};
 use super::manifest::{Base, Manifest};
@@ -174,12 +175,14 @@ struct Encoder<'r> {
     read: &'r dyn Read,
     context: &'r ContextRecord,
     known: Known,
-    new: NewNames,
+    new: Arc<NewNames>,
     /// For a full load.
     by_text: Option<NamesByText>,
     texts: Texts,
     finder: Finder,
     body: BodyWriter,
+    /// Writes the contents of many entries in place of `body`.
+    beside: Option<WriterBeside>,
     gathered: Gathered,
     spellings: HashMap<String, Arc<str>>,
     dictionary: Option<(Run, Vec<u8>)>,
@@ -200,11 +203,12 @@ impl<'r> Encoder<'r> {
             read,
             context,
             known,
-            new: NewNames::default(),
+            new: Arc::default(),
             by_text: None,
             texts: Texts::new(&context.dn),
             finder: Finder::new(context),
             body: BodyWriter::new(),
+            beside: None,
             gathered: Gathered::default(),
             spellings: HashMap::new(),
             dictionary: None,
@@ -214,17 +218,18 @@ impl<'r> Encoder<'r> {
     fn write_full(mut self, checkpoint: &SignedCheckpoint) -> Result<Encoded, EncodeError> {
         let mut parents = Vec::new();
         lookup::scan_names(self.read, self.context.number, &mut |uuid, parent, rdn| {
-            self.new.push(uuid, None, rdn);
+            Arc::make_mut(&mut self.new).push(uuid, None, rdn);
             parents.push(parent);
             true
         })?;
-        self.new.sort();
+        Arc::make_mut(&mut self.new).sort();
         for (index, parent) in parents.into_iter().enumerate() {
             let parent = self.new.index_of(parent);
-            self.new.set_parent(index, parent.map(|index| index as u64));
+            Arc::make_mut(&mut self.new).set_parent(index, parent.map(|index| index as u64));
         }
         self.by_text = Some(NamesByText::of(&self.new, &mut self.texts));
         self.added_names()?;
+        self.go_beside(self.new.len())?;
         let mut failure = None;
         let mut number = 0;
         lookup::scan_entries(self.read, self.context.number, &mut |entry| {
@@ -252,13 +257,13 @@ impl<'r> Encoder<'r> {
         let mut entries = Vec::with_capacity(plan.added.len());
         for uuid in &plan.added {
             let entry = self.entry(*uuid)?;
-            self.new.push(*uuid, None, entry.rdn.as_str());
+            Arc::make_mut(&mut self.new).push(*uuid, None, entry.rdn.as_str());
             entries.push(entry.parent);
         }
-        self.new.sort();
+        Arc::make_mut(&mut self.new).sort();
         for (index, parent) in entries.into_iter().enumerate() {
             let parent = self.number_of_parent(parent)?;
-            self.new.set_parent(index, parent);
+            Arc::make_mut(&mut self.new).set_parent(index, parent);
         }
         let mut changed = Vec::with_capacity(plan.changed.len());
         for (uuid, touches) in plan.changed {
@@ -267,6 +272,7 @@ impl<'r> Encoder<'r> {
         changed.sort_unstable_by_key(|(number, _, _)| *number);
         self.renamed(&changed)?;
         self.added_names()?;
+        self.go_beside(plan.added.len() + changed.len())?;
         for (number, uuid, touches) in changed {
             let entry = self.entry(uuid)?;
             let record = self.changed_record(number, &entry, &touches)?;
@@ -288,6 +294,7 @@ impl<'r> Encoder<'r> {
         (added, changed, deleted): (u64, u64, u64),
     ) -> Result<Encoded, EncodeError> {
         self.flush()?;
+        let body = self.beside.map_or(Ok(self.body), WriterBeside::finish)?;
         let context = self.context;
         let lineage = match base {
             Base::At(from, _) if from.invocation == context.position.invocation => Lineage::default(),
@@ -296,7 +303,7 @@ impl<'r> Encoder<'r> {
         };
         let (run, dictionary) =
             self.dictionary.map_or((None, Vec::new()), |(run, octets)| (Some(run), octets));
-        let (body, used) = self.body.finish(&dictionary)?;
+        let (body, used) = body.finish(&dictionary)?;
         let manifest = Manifest {
             checkpoint: checkpoint.clone(),
             base,
@@ -474,6 +481,15 @@ impl<'r> Encoder<'r> {
         self.number_of(uuid).map(Value::Entry)
     }
 
+    /// From here on, if there is much to come, another thread writes it. The names are complete.
+    fn go_beside(&mut self, records: usize) -> Result<(), StoreError> {
+        if records as u64 >= MANY_RECORDS {
+            let body = std::mem::replace(&mut self.body, BodyWriter::new());
+            self.beside = Some(WriterBeside::start(body, self.new.clone(), self.base_entries())?);
+        }
+        Ok(())
+    }
+
     fn gather(&mut self, record: Record, uuid: Uuid) -> Result<(), EncodeError> {
         let values: usize = record.items.iter().map(|item| item.values.len()).sum();
         if values > CHUNK_VALUES_MAX {
@@ -498,12 +514,13 @@ impl<'r> Encoder<'r> {
         if gathered.records.is_empty() {
             return Ok(());
         }
-        let (new, base) = (&self.new, self.base_entries());
-        let name_of = |number: u64| match number.checked_sub(base) {
-            Some(index) => source_of_rdn(new.rdn(index as usize)),
-            None => Vec::new(),
-        };
-        self.body.chunk(Chunk::Contents(gathered.records), &name_of)
+        let chunk = Chunk::Contents(gathered.records);
+        if let Some(beside) = &self.beside {
+            beside.chunk(chunk);
+            return Ok(());
+        }
+        let base_entries = self.base_entries();
+        self.body.chunk(chunk, &|number| source_of(&self.new, base_entries, number))
     }
 }
 

@@ -455,3 +455,58 @@ fn a_dictionary_is_drawn_from_what_the_transfer_leaves_alone() {
     }
     assert!(used > 20, "a dictionary saved something {used} times");
 }
+
+/// Where two threads work on a transfer, it leads where it leads with one, and damage to it is an error and no more.
+#[test]
+fn many_entries_pass_by_a_second_thread() {
+    let people = 3 * super::chunk::CHUNK_RECORDS_MAX as u32;
+    let mut master = company(people);
+    let mut replica = new_store();
+    let full = encode_from(&master, None);
+    let said = zstd::stream::decode_all(&full.body[..]).unwrap();
+    let before = dump(&replica);
+    let again = |said: &[u8]| {
+        let body = zstd::bulk::compress(said, 1).unwrap();
+        let manifest = Manifest { body_bytes: body.len() as u64, ..full.manifest.clone() };
+        Encoded { manifest, body }
+    };
+    let far = said.len() - 1000;
+    let mut damaged = said.clone();
+    damaged[far..far + 100].fill(0xff);
+    for (what, wrong) in [
+        ("octets altered", again(&damaged)),
+        ("the end is missing", again(&said[..far])),
+        ("octets follow", again(&[&said[..], b"x"].concat())),
+        ("a part is missing", Encoded { body: full.body[..full.body.len() / 2].to_vec(), ..full.clone() }),
+    ] {
+        let mut tx = replica.begin();
+        let refused = apply_all(&mut tx, &wrong);
+        assert!(refused.is_err(), "{what}");
+        assert_eq!(dump(&tx), before, "{what}");
+    }
+    let mut tx = replica.begin();
+    assert_eq!(apply_all(&mut tx, &full).unwrap().added, record(&master).entries);
+    tx.commit();
+    assert_eq!(record(&replica).digest, record(&master).digest);
+
+    let base = record(&master).position;
+    let changes: Vec<Change> = (0..people - 1000)
+        .map(|n| match n % 2 {
+            0 => add(&format!("uid=more{n},ou=People,o=Org"), &[("cn", format!("More {n}"))]),
+            _ => Change::Modify {
+                dn: dn(&format!("uid=p{n},ou=People,o=Org")),
+                modifications: vec![Modification {
+                    operation: Operation::Replace,
+                    attribute: "roomNumber".into(),
+                    values: vec![format!("C{n}").into_bytes()],
+                }],
+            },
+        })
+        .collect();
+    let mut tx = master.begin();
+    commit(&mut tx, 1, 0x77, &changes);
+    tx.commit();
+    let mut tx = replica.begin();
+    apply_all(&mut tx, &encode_from(&master, Some(base))).unwrap();
+    assert_eq!(record(&tx).digest, record(&master).digest);
+}

@@ -6,6 +6,7 @@ mod values;
 mod chunk;
 mod dictionary;
 mod body;
+mod beside;
 mod names;
 pub mod encode;
 mod decode;

@@ -17,7 +17,7 @@ use crate::directory::{ContextRecord, Dn, Read, StoreError};
 
 /// The names of the entries that a transfer adds, in the order of their numbers, in little memory: about 50
 /// octets and the RDN each.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct NewNames {
     uuids: Vec<Uuid>,
     /// The parent's number plus one; 0 for the topmost entry.
