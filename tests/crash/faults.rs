@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-use crate::support::{Scratch, Site, free_address, path_text, people};
+use crate::support::{Scratch, Site, SmallDisk, free_address, path_text, people};
 
 #[test]
 fn a_store_in_use_is_refused_and_its_holder_named() {
@@ -83,36 +82,4 @@ fn assert_refused(output: &Output, cause: &str) {
     assert!(output.status.code().is_some(), "must end by itself: {}", output.status);
     assert!(message.contains(cause), "the message does not say {cause:?}: {message}");
     assert!(!message.contains("panicked"), "{message}");
-}
-
-/// A file system of a few megabytes, in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> SmallDisk {
-        fs::create_dir_all(at).expect("the mount point");
-        let disk = SmallDisk(at.into());
-        disk.call("mount", &["-t", "tmpfs", "-o", "size=8m,mode=0755", "tmpfs"]);
-        disk
-    }
-
-    fn grow(&self) {
-        self.call("mount", &["-o", "remount,size=512m"]);
-    }
-
-    fn call(&self, program: &str, arguments: &[&str]) {
-        let status = Command::new(program).args(arguments).arg(&self.0).status().expect("mount is installed");
-        assert!(
-            status.success(),
-            "{program} {arguments:?} on {}: {status} (the tests need root)",
-            self.0.display()
-        );
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, for the daemon may not have ended yet.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }

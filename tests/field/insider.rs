@@ -10,7 +10,7 @@ use bridgehead::message::keys::SiteKey;
 use bridgehead::message::mime::{Letter, compose};
 use bridgehead::message::{keyfile, random};
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
-use bridgehead::replication::engine::quarantine::{Kept, kept};
+use bridgehead::replication::engine::quarantine::Kept;
 use bridgehead::replication::parts::cut;
 use bridgehead::replication::transfer::{Base, Manifest};
 use bridgehead::replication::wire::{Message, PartItem};
@@ -135,9 +135,7 @@ impl Insider {
 
     /// What Tokyo keeps of what it refused, oldest first.
     pub fn kept(&self) -> Vec<Kept> {
-        let data = self.tokyo.directory.join("data");
-        let mut reader = bridgehead::directory::sqlite::SqliteReader::open(&data).expect("the store");
-        kept(&reader.snapshot().expect("a snapshot")).expect("the kept copies")
+        super::world::kept(&self.tokyo)
     }
 
     pub fn log(&self) -> String {

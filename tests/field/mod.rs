@@ -2,6 +2,7 @@
 
 mod bombs; // what expands, claims or names too much, sealed by a partner's real key: refused within measured bounds
 mod insider; // that partner
+mod scanners; // F4, F5: what gateways do to mail is survived or named
 mod storm; // two and three daemons, kill -9 in a loop under load: equal in the end, nothing lost, nothing left lying about
 mod workload; // changes that a site's people make, and what must be there afterwards
 mod world; // sites, their Postfixes, and the mangler between

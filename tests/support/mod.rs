@@ -10,6 +10,7 @@
 mod client;
 mod courier;
 mod certificate;
+mod disk;
 mod dkim;
 mod drain;
 mod exposition;
@@ -29,6 +30,7 @@ mod slapd;
 pub use certificate::Certificate;
 pub use client::{Client, Reply};
 pub use courier::{ByHand, deliver};
+pub use disk::SmallDisk;
 pub use dkim::Dkim;
 pub use drain::Drain;
 pub use exposition::exposition;

@@ -144,13 +144,14 @@ impl Session {
             match line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase().as_str() {
                 "EHLO" => drop(self.say(&line, EXTENSIONS)),
                 "MAIL" => {
-                    if self.say(&line, "250 2.1.0 Ok\r\n") {
-                        self.mail = after_colon(&line);
-                        self.recipients.clear();
-                    }
+                    self.recipients.clear();
+                    let taken = self.say(&line, "250 2.1.0 Ok\r\n");
+                    self.mail = if taken { after_colon(&line) } else { String::new() };
                 }
                 "RCPT" => {
-                    if self.say(&line, "250 2.1.5 Ok\r\n") {
+                    if self.mail.is_empty() {
+                        self.say(&line, "503 5.5.1 MAIL first\r\n");
+                    } else if self.say(&line, "250 2.1.5 Ok\r\n") {
                         self.recipients.push(after_colon(&line));
                     }
                 }
@@ -162,6 +163,7 @@ impl Session {
                     }
                 }
                 "RSET" => {
+                    self.mail.clear();
                     self.recipients.clear();
                     self.say(&line, "250 2.0.0 Ok\r\n");
                 }

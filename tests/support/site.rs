@@ -19,6 +19,8 @@ pub struct Site {
     /// Its naming context.
     pub context: String,
     pub directory: PathBuf,
+    /// Variables for its daemon's environment.
+    pub environment: Vec<(String, String)>,
     daemon: Option<Process>,
 }
 
@@ -31,6 +33,7 @@ impl Site {
             mailbox: format!("directory@repl.{name}.example"),
             context: format!("ou={name},o=Example"),
             directory: scratch.join(name),
+            environment: Vec::new(),
             daemon: None,
         };
         let output = binary()
@@ -114,7 +117,7 @@ impl Site {
     /// Starts the daemon without waiting for anything.
     pub fn spawn(&mut self) {
         let mut command = self.command(&["run"]);
-        command.env("RUST_BACKTRACE", "1");
+        command.env("RUST_BACKTRACE", "1").envs(self.environment.iter().cloned());
         self.daemon = Some(Process::start(&self.name, &mut command, &self.log()));
     }
 

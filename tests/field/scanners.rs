@@ -1,0 +1,95 @@
+//! F4: what scanners and gateways do to mail is survived, or reported as exactly what it was.
+
+use std::time::Duration;
+
+use super::world::{FAST, World, kept};
+use crate::support::{ByHand, Faults, Rewrite, SOON, await_true, deliver, people};
+
+/// Every rewriting that leaves the sealed message whole, one at a time and all together.
+#[test]
+fn f04_what_leaves_the_message_whole_is_survived() {
+    let mut pair = ByHand::start("scanners-harmless");
+    let dn = format!("cn=Ada,{}", pair.paris.context);
+    pair.paris.ok(&["entry", "add", &dn, "objectClass=person", "cn=Ada", "sn=L"]);
+    let all = Rewrite::HARMLESS.map(|rewrite| vec![rewrite]).into_iter();
+    let together = [
+        Rewrite::Tag,
+        Rewrite::Headers,
+        Rewrite::Footer,
+        Rewrite::Append,
+        Rewrite::LongLines,
+        Rewrite::Forward,
+    ];
+    for rewrites in all.chain([together.to_vec()]) {
+        let text = format!("description={rewrites:?}");
+        pair.paris.ok(&["entry", "modify", &dn, &text]);
+        for mail in pair.intercept_from_paris() {
+            let rewritten =
+                rewrites.iter().fold(mail.message.clone(), |message, rewrite| rewrite.apply(&message));
+            assert!(rewritten != mail.message, "{rewrites:?} changes something");
+            deliver(&pair.tokyo, &rewritten).expect(250);
+        }
+        assert_eq!(
+            pair.tokyo.export(&pair.paris.context),
+            pair.paris.export(&pair.paris.context),
+            "{rewrites:?}"
+        );
+        pair.tokyo.daemon().assert_alive();
+    }
+}
+
+/// Each that does not is told to both operators in words that say what to exempt, and heals once it stops.
+#[test]
+fn f04_what_spoils_the_message_is_reported_as_exactly_that() {
+    let world = World::start("scanners-harmful", &["paris", "tokyo"], FAST, 1);
+    let (paris, tokyo) = (&world.sites[0], &world.sites[1]);
+    paris.import(&people(paris, 20));
+    paris.sync(SOON);
+    for (rewrite, words) in [
+        (Rewrite::Strip, "attachment removed on the way"),
+        (Rewrite::Empty, "attachment removed on the way"),
+        (Rewrite::Truncate, "message cut off on the way"),
+        (Rewrite::EightBit, "attachment converted on the way"),
+        (Rewrite::Damage, "altered on the way"),
+    ] {
+        let copies = kept(tokyo).len();
+        let logged = std::fs::read(tokyo.log()).expect("a log").len();
+        world.mangler.set(Faults { rewrites: vec![(rewrite, 100)], ..Faults::default() });
+        let dn = format!("cn={rewrite:?},{}", paris.context);
+        paris.ok(&["entry", "add", &dn, "objectClass=person", &format!("cn={rewrite:?}"), "sn=x"]);
+        await_true(&format!("a line about {rewrite:?} in Tokyo's log"), SOON, || {
+            let log = std::fs::read(tokyo.log()).expect("a log");
+            let log = String::from_utf8_lossy(&log[logged..]).into_owned();
+            log.contains("message-refused") && log.contains(words)
+        });
+        await_true(&format!("{words:?} in Paris's status after {rewrite:?}"), SOON, || {
+            let partner = paris.status()["partners"][0].clone();
+            partner["state"] == "bouncing"
+                && partner["reason"].as_str().is_some_and(|text| text.contains(words))
+        });
+        await_true(&format!("a copy of what {rewrite:?} left"), SOON, || {
+            kept(tokyo).iter().skip(copies).any(|copy| copy.reason.contains(words))
+        });
+        assert!(!tokyo.run(&["entry", "show", &dn]).status.success(), "{rewrite:?} let it through");
+        world.mangler.set(Faults::default());
+        world.await_equal(Duration::from_secs(60));
+        await_true("Paris's status to be well again", SOON, || {
+            paris.status()["partners"][0]["state"] == "up"
+        });
+    }
+}
+
+/// F5: a gateway with a size limit, told by bounces alone; everything passes in smaller messages.
+#[test]
+fn f05_mail_that_is_too_large_for_a_gateway_is_cut_smaller() {
+    let world = World::start("size-limit", &["paris", "tokyo"], FAST, 1);
+    let paris = &world.sites[0];
+    world.mangler.set(Faults { bytes_max: Some(60_000), ..Faults::default() });
+    paris.import(&people(paris, 4_000));
+    world.await_equal(Duration::from_secs(90));
+    let log = std::fs::read_to_string(paris.log()).expect("a log");
+    assert!(log.contains("parts-halved"), "nothing was too large");
+    assert!(log.contains("5.3.4"), "the bounce's status is in the log");
+    let refused = world.mangler.tally()["refused by size"];
+    assert!(refused < 40, "{refused} messages were refused");
+}
