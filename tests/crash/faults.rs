@@ -52,7 +52,7 @@ fn a_key_that_cannot_be_used_is_named() {
 fn a_full_disk_refuses_the_import_and_keeps_what_was() {
     let scratch = Scratch::new("disk-full");
     let mut site = alone(&scratch);
-    let disk = SmallDisk::mount(&site.directory.join("data"));
+    let disk = SmallDisk::mount(&site.directory.join("data"), "8m");
     site.start();
     site.import(&people(&site, 20));
     let before = site.export(&site.context);

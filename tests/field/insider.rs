@@ -21,15 +21,16 @@ use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem, OpModeS, Serializable as _, single_shot_seal_with_rng};
 use uuid::Uuid;
 
-use crate::support::{Recorder, Reply, Scratch, Site, deliver, free_address};
+use crate::support::{Reply, Scratch, Site, deliver, free_address};
 
 /// Tokyo, an honest daemon, and the key of its partner Paris.
 pub struct Insider {
     pub tokyo: Site,
     /// The naming context that Paris masters.
     pub context: String,
-    _outbox: Recorder,
-    key: SiteKey,
+    /// The honest daemon of the same site, not started; it is Tokyo's next hop, and Tokyo is its.
+    pub paris: Site,
+    pub key: SiteKey,
     card: Card,
     sequence: u64,
     _scratch: Scratch,
@@ -45,9 +46,10 @@ pub enum Held {
 impl Insider {
     pub fn start(test: &str) -> Insider {
         let scratch = Scratch::new(test);
-        let outbox = Recorder::start();
-        let paris = Site::init(&scratch, "paris", free_address(), free_address());
-        let mut tokyo = Site::init(&scratch, "tokyo", free_address(), outbox.address);
+        let (at_paris, at_tokyo) = (free_address(), free_address());
+        let paris = Site::init(&scratch, "paris", at_paris, at_tokyo);
+        let mut tokyo = Site::init(&scratch, "tokyo", at_tokyo, at_paris);
+        paris.configure("[replication]", super::world::FAST, "");
         tokyo.configure("[replication]", super::world::FAST, "");
         paris.introduce(&tokyo);
         tokyo.start();
@@ -55,7 +57,7 @@ impl Insider {
         let card = Card::parse_verified(&tokyo.ok(&["card"])).expect("a sound card");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         let sequence = now.as_millis() as u64;
-        Insider { tokyo, context: paris.context, _outbox: outbox, key, card, sequence, _scratch: scratch }
+        Insider { tokyo, context: paris.context.clone(), paris, key, card, sequence, _scratch: scratch }
     }
 
     /// Seals a payload that announces `bytes` octets and delivers it by SMTP.

@@ -8,10 +8,11 @@ use std::process::Command;
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    pub fn mount(at: &Path) -> SmallDisk {
+    /// `size` as mount(8) has it for tmpfs: `8m`.
+    pub fn mount(at: &Path, size: &str) -> SmallDisk {
         fs::create_dir_all(at).expect("the mount point");
         let disk = SmallDisk(at.into());
-        disk.call("mount", &["-t", "tmpfs", "-o", "size=8m,mode=0755", "tmpfs"]);
+        disk.call("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "tmpfs"]);
         disk
     }
 
