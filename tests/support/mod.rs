@@ -43,7 +43,7 @@ pub use postfix::{Plan, Postfix};
 pub use process::{Process, tool};
 pub use recorder::{Recorded, Recorder};
 pub use rewrite::Rewrite;
-pub use sample::people;
+pub use sample::{people, people_of};
 pub use site::{Site, path_text};
 pub use slapd::slapadd;
 
