@@ -138,7 +138,8 @@ impl BodyReader {
             return Ok(None);
         }
         loop {
-            if let Some((kind, start, end)) = self.whole_chunk()? {
+            let chunk = self.first_chunk()?;
+            if let Some((kind, start, end)) = chunk.filter(|(.., end)| *end <= self.buffer.len()) {
                 // A chunk may be large: it leaves in the buffer that it was gathered in.
                 let rest = self.buffer.split_off(end);
                 let mut octets = std::mem::replace(&mut self.buffer, rest);
@@ -149,6 +150,9 @@ impl BodyReader {
                 }
                 return Ok(Some((kind, octets)));
             }
+            // Room at once: a buffer that grows by moving is held twice. What is never filled costs nothing.
+            let missing = chunk.map_or(0, |(.., end)| end - self.buffer.len());
+            self.buffer.reserve_exact(missing + ROOM);
             if !self.expand(pieces)? {
                 return Err(Malformed("the body ends within a chunk").into());
             }
@@ -160,8 +164,8 @@ impl BodyReader {
         self.taken
     }
 
-    /// Kind, start and end of the chunk at the front of the buffer, if it is there in whole.
-    fn whole_chunk(&self) -> Result<Option<(u8, usize, usize)>, Malformed> {
+    /// Kind, start and end of the chunk that begins the buffer, whole or not, once its head is there.
+    fn first_chunk(&self) -> Result<Option<(u8, usize, usize)>, Malformed> {
         // A kind and the longest length.
         let head_is_whole =
             self.buffer.len() > 10 || self.buffer.iter().skip(1).any(|octet| octet & 0x80 == 0);
@@ -172,7 +176,7 @@ impl BodyReader {
         let kind = reader.octet()?;
         let length = reader.count(CHUNK_BYTES_MAX)?;
         let start = self.buffer.len() - reader.left();
-        Ok((reader.left() >= length).then_some((kind, start, start + length)))
+        Ok(Some((kind, start, start + length)))
     }
 
     /// Expands some more; `false` at the end of the frame.
