@@ -126,13 +126,14 @@ impl Session {
             return self.refuse(Refusal::Internal).map(|()| None);
         };
         let binary = self.is_binary();
+        let line_bytes_max = self.settings.config.limits.line_bytes_max;
         let normalize = self.settings.config.bare_line_ends == BareLineEnds::Normalize && !binary;
         let in_chunks = lease.as_ref().is_some_and(|lease| self.passes_chunks(lease));
         let mut passage = Passage::new(self, transaction, lease);
         passage.in_chunks = in_chunks;
         Ok(Some(Box::new(Chunks {
             passage,
-            line_ends: (!binary).then(LineEndScanner::default),
+            line_ends: (!binary).then(|| LineEndScanner::new(line_bytes_max)),
             normalizer: normalize.then(Normalizer::default),
             stuffer: (!in_chunks).then(Stuffer::default),
             unanswered: Vec::new(),
@@ -215,6 +216,9 @@ impl Chunks {
             let fault = if ends { line_ends.finish() } else { line_ends.fault() };
             if let (Some(fault), BareLineEnds::Refuse) = (fault, config.bare_line_ends) {
                 self.passage.spoil(session, Refusal::LineEnds(fault));
+            }
+            if line_ends.line_too_long() {
+                self.passage.spoil(session, Refusal::DataLineTooLong);
             }
         }
         if self.passage.spoiled.is_some() {

@@ -129,7 +129,10 @@ impl Session {
                 if let Err(End::Gone(error)) = self.flush().await {
                     debug!(target: "bridgehead::session", %error, "client went away");
                 }
-                let _ = timeout(GOODBYE_PATIENCE, self.stream.shutdown()).await;
+                // Closing says it all, but under TLS.
+                if self.stream.is_tls() {
+                    let _ = timeout(GOODBYE_PATIENCE, self.stream.shutdown()).await;
+                }
             }
             End::Gone(error) => debug!(target: "bridgehead::session", %error, "client went away"),
         }

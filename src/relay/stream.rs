@@ -1,7 +1,6 @@
 //! One connection's octets, whatever carries them: TCP or a Unix socket, plain or under TLS.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -30,13 +29,6 @@ impl Plain {
     pub fn tcp(stream: TcpStream) -> Plain {
         let _ = stream.set_nodelay(true);
         Plain::Tcp(stream)
-    }
-
-    pub fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Plain::Tcp(stream) => stream.peer_addr().ok(),
-            Plain::Unix(_) => None,
-        }
     }
 }
 

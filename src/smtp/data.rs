@@ -145,33 +145,65 @@ fn end_of_data(line: &[u8]) -> Option<bool> {
     }
 }
 
-/// Notices bare line ends in octets that are not stuffed (BDAT).
+/// Notices bare line ends, and lines that are too long, in octets that are not stuffed (BDAT).
 #[derive(Clone, Debug, Default)]
 pub struct LineEndScanner {
     after_cr: bool,
     fault: Option<LineEndFault>,
+    /// Octets since the last CRLF.
+    line_bytes: usize,
+    line_bytes_max: usize,
+    too_long: bool,
 }
 
 impl LineEndScanner {
+    /// `line_bytes_max`: octets of a line without CRLF; 0 for no limit.
+    pub fn new(line_bytes_max: usize) -> LineEndScanner {
+        LineEndScanner { line_bytes_max, ..LineEndScanner::default() }
+    }
+
     pub fn scan(&mut self, chunk: &[u8]) {
         let mut at = 0;
         if self.after_cr && !chunk.is_empty() {
             self.after_cr = false;
             match chunk[0] {
-                b'\n' => at = 1,
+                b'\n' => {
+                    self.line_bytes = 0;
+                    at = 1;
+                }
                 _ => self.note(LineEndFault::BareCr),
             }
         }
+        let mut line_from = at;
         while let Some(found) = memchr::memchr2(b'\r', b'\n', &chunk[at..]) {
             let i = at + found;
             at = i + 1;
             match (chunk[i], chunk.get(i + 1)) {
                 (b'\n', _) => self.note(LineEndFault::BareLf),
-                (_, Some(b'\n')) => at = i + 2,
+                (_, Some(b'\n')) => {
+                    at = i + 2;
+                    self.measure(i - line_from);
+                    self.line_bytes = 0;
+                    line_from = at;
+                }
                 (_, Some(_)) => self.note(LineEndFault::BareCr),
-                (_, None) => self.after_cr = true,
+                (_, None) => {
+                    self.after_cr = true;
+                    return self.measure(i - line_from);
+                }
             }
         }
+        self.measure(chunk.len() - line_from);
+    }
+
+    /// Whether a line was longer than allowed.
+    pub fn line_too_long(&self) -> bool {
+        self.too_long
+    }
+
+    fn measure(&mut self, bytes: usize) {
+        self.line_bytes += bytes;
+        self.too_long |= self.line_bytes_max != 0 && self.line_bytes > self.line_bytes_max;
     }
 
     /// The first fault, once the message has ended.

@@ -82,8 +82,7 @@ fn stuffed_and_back(sizes: &[u8], message: &[u8]) {
 }
 
 fn normalized(sizes: &[u8], message: &[u8]) {
-    let (mut normalizer, mut scanner, mut out) =
-        (Normalizer::default(), LineEndScanner::default(), Vec::new());
+    let (mut normalizer, mut scanner, mut out) = (Normalizer::default(), LineEndScanner::new(20), Vec::new());
     for stretch in stretches(sizes, message) {
         normalizer.push(stretch, &mut out);
         scanner.scan(stretch);
@@ -105,6 +104,9 @@ fn normalized(sizes: &[u8], message: &[u8]) {
     }
     assert_eq!(out, expected);
     assert_eq!(scanner.finish().is_none(), sound);
+    // A CR at the very end may still turn out to end its line.
+    let ended = message.strip_suffix(b"\r").unwrap_or(message);
+    assert_eq!(scanner.line_too_long(), naive_lines(ended).any(|line| line.len() > 20));
 }
 
 fn naive_end(wire: &[u8]) -> Option<usize> {
