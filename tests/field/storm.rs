@@ -1,12 +1,16 @@
-//! kill -9 of each daemon in a loop, under load, with Postfix and the mangler between.
+//! kill -9 of each daemon in a loop, under load, with Postfix and the mangler between, and a disk that is full at times.
 
 use std::env;
+use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::workload::Workload;
 use super::world::{FAST, World, open_files};
-use crate::support::{Faults, people};
+use crate::support::{Faults, Site, SmallDisk, path_text, people};
 
 /// How long a storm lasts: some seconds, or as many minutes as `BRIDGEHEAD_STORM_MINUTES` says (contrib/test/nightly).
 fn duration(usual: Duration) -> Duration {
@@ -21,27 +25,49 @@ fn seed(usual: u64) -> u64 {
 
 #[test]
 fn two_daemons_that_are_killed_under_load_end_equal() {
-    storm("storm-two", &["paris", "tokyo"], 1_500, seed(4));
+    storm("storm-two", &["paris", "tokyo"], 1_500, "512 KiB", seed(4));
 }
 
 #[test]
 fn three_daemons_that_are_killed_under_load_end_equal() {
-    storm("storm-three", &["paris", "tokyo", "oslo"], 500, seed(5));
+    storm("storm-three", &["paris", "tokyo", "oslo"], 500, "16 KiB", seed(5));
 }
 
-fn storm(test: &str, names: &[&str], people_each: u32, seed: u64) {
-    let mut world = World::start(test, names, FAST, seed);
+fn storm(test: &str, names: &[&str], people_each: u32, part: &str, seed: u64) {
+    let configuration = format!("{FAST}part_bytes = \"{part}\"\n");
+    let mut world = World::prepare(test, names, &configuration, seed);
+    let disk = SmallDisk::mount(&world.sites[1].directory.join("data"), "96m");
+    world.sites.iter_mut().for_each(Site::start);
     world.mangler.set(Faults::everything());
     let mut workloads: Vec<Workload> = names.iter().map(|_| Workload::default()).collect();
     for site in &world.sites {
         site.import(&people(site, people_each));
     }
+    let large = world.sites[1].directory.join("large.ldif");
     let end = Instant::now() + duration(Duration::from_secs(12));
     let mut round: usize = 0;
     while Instant::now() < end {
+        let is_full = round % 4 == 1;
         let (master, victim) = (round % names.len(), (round / 2) % names.len());
         let mut import = workloads[master].begin(&world.sites[master]);
+        if is_full {
+            disk.fill();
+        }
+        if round == 1 {
+            // More than the database's journal has room for from before.
+            let site = &world.sites[1];
+            let photo = STANDARD.encode(vec![7; 14 << 20]);
+            let dn = format!("cn=large,{}", site.context);
+            let ldif = format!("dn: {dn}\nobjectClass: person\ncn: large\nsn: x\njpegPhoto:: {photo}\n");
+            fs::write(&large, ldif).expect("an LDIF file");
+            let refused = site.run(&["import", path_text(&large)]);
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains("space"), "there was no room for it: {said}");
+        }
         sleep(moment(round));
+        if is_full {
+            disk.free();
+        }
         world.sites[victim].kill();
         let done = import.wait().expect("wait for the import").success();
         world.sites[victim].start();

@@ -1,11 +1,14 @@
 //! A disk that is full when a test wants it to be.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A file system of a few megabytes, in memory.
 pub struct SmallDisk(PathBuf);
+
+const BALLAST: &str = "ballast";
 
 impl SmallDisk {
     /// `size` as mount(8) has it for tmpfs: `8m`.
@@ -14,6 +17,19 @@ impl SmallDisk {
         let disk = SmallDisk(at.into());
         disk.call("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "tmpfs"]);
         disk
+    }
+
+    /// Takes all the room that is left, until [`SmallDisk::free`].
+    pub fn fill(&self) {
+        let mut ballast = fs::File::create(self.0.join(BALLAST)).expect("a file");
+        // By small steps at the end, or the next page would still find room.
+        for step in [1 << 20, 4 << 10] {
+            while io::Write::write_all(&mut ballast, &vec![1; step]).is_ok() {}
+        }
+    }
+
+    pub fn free(&self) {
+        fs::remove_file(self.0.join(BALLAST)).expect("the ballast");
     }
 
     pub fn grow(&self) {
