@@ -62,7 +62,8 @@ fn main() {
     timed("export", Some(entries), || {
         let record = contexts(&store).unwrap().remove(0);
         let mut out = BufWriter::new(File::create(place.path().join("out.ldif")).unwrap());
-        export(&store, std::slice::from_ref(&record), &mut out, Options { entry_uuids: true }).unwrap();
+        export(&store, std::slice::from_ref(&record), &mut out, Options { entry_uuids: true }, &mut |_| {})
+            .unwrap();
         out.flush().unwrap();
     });
     println!("{} MB of database", std::fs::metadata(master.join("directory.db")).unwrap().len() / 1_000_000);

@@ -9,6 +9,7 @@ use bridgehead::directory::context::{context_by_number, contexts, create_context
 use bridgehead::directory::memory::MemoryStore;
 use bridgehead::directory::{Attributes, ContextRecord, Digest, Dn, Lineage, Position};
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
+use bridgehead::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use bridgehead::replication::engine::{
     Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
 };
@@ -361,10 +362,47 @@ fn the_operators_word_alone_leads_out_of_a_fork() {
     let Lives { third, other, .. } = lives();
     let mut replica = Replica::at(&third);
     replica.refuses(&other.transfer(None), "Forked");
-    replica.told(Input::Refresh { site: None });
+    let dry = replica.told(Input::Refresh { site: None, context: None, dry_run: true });
+    assert!(format!("{dry:?}").contains("Refreshing"), "{dry:?}");
+    replica.refuses(&other.transfer(None), "[");
+    replica.told(Input::Refresh { site: None, context: Some(CONTEXT.into()), dry_run: false });
     let mut spliced = other.transfer(None);
     spliced.manifest.lineage = third.record().lineage;
     replica.refuses(&spliced, NOT_SIGNED);
     replica.takes(&other.transfer(None));
     replica.stands_with(&other);
+}
+
+/// A fork waits as a transfer that deletes too much does, and is decided on in the same way.
+#[test]
+fn a_fork_is_a_hold_that_the_operator_decides_on() {
+    let Lives { third, other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    let forks = |replica: &Replica| -> Vec<Hold> {
+        holds(&replica.store).unwrap().into_iter().filter(|hold| hold.kind == HoldKind::Fork).collect()
+    };
+    replica.refuses(&other.transfer(None), "Forked");
+    replica.refuses(&other.transfer(None), "[");
+    let found = forks(&replica);
+    assert_eq!(found.len(), 1, "once: {found:?}");
+    assert_eq!((found[0].site.as_str(), found[0].entries), ("hub", third.record().entries));
+    let hold = found[0].id;
+    replica.told(Input::Hold { hold, approve: false });
+    replica.refuses(&other.transfer(None), "[");
+    assert_eq!(forks(&replica)[0].verdict, HoldVerdict::Rejected);
+    replica.told(Input::Hold { hold, approve: true });
+    replica.takes(&other.transfer(None));
+    replica.stands_with(&other);
+    assert_eq!(forks(&replica), [], "it is resolved");
+}
+
+/// Who comes back to our history has resolved the fork.
+#[test]
+fn a_fork_goes_when_the_site_holds_what_we_hold() {
+    let Lives { third, other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    replica.refuses(&other.transfer(None), "Forked");
+    assert_eq!(holds(&replica.store).unwrap().len(), 1);
+    replica.hears(&Message::new(vec![stands_at(end(&third))]));
+    assert_eq!(holds(&replica.store).unwrap(), []);
 }

@@ -32,9 +32,32 @@ pub enum Command {
     /// Connected sites
     #[command(subcommand)]
     Site(Site),
-    /// Transfers that wait because they would delete too much
+    /// What waits for an administrator: transfers that would delete too much, histories that went two ways
     #[command(subcommand)]
     Hold(Hold),
+    /// Copies of what was received and not applied: look at them, take them again, let them go
+    #[command(subcommand)]
+    Quarantine(Quarantine),
+    /// A first load by disk: everything for one site in one file, sealed as its mail is
+    #[command(subcommand)]
+    Bundle(Bundle),
+    /// Give up what is held of a site's naming contexts and take what the site sends
+    ///
+    /// For replicas that went another way than their master, as after a fork. What this site holds of those naming
+    /// contexts stays until everything has come and was proved. Naming contexts that this site masters are never given
+    /// up. Look first: --dry-run.
+    Refresh {
+        #[arg(value_name = "SITE")]
+        partner: String,
+        /// Only this naming context
+        #[arg(value_name = "CONTEXT")]
+        context: Option<String>,
+        /// Say what would be given up, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
     /// Check the configuration; every problem goes to standard error with file and line
     Check(ConfigFile),
     /// Run the daemon in the foreground
@@ -78,6 +101,23 @@ pub enum Command {
     Explain {
         #[arg(value_name = "DN")]
         dn: String,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Open a replication mail addressed to this site and say what it would change; nothing is applied
+    ///
+    /// Takes the mail as it came: from a mail server's queue, a mailbox or `quarantine show --raw`. Says who sealed it,
+    /// whether a pinned key signed it, and what it would add, change and delete. If it cannot be opened, says why:
+    /// attachment stripped, converted or cut off, not for this site, sender not known.
+    Inspect {
+        /// The mail; `-` is standard input
+        #[arg(value_name = "MESSAGE")]
+        message: PathBuf,
+        /// List every entry that would change, not only the first 20 of each transfer
+        #[arg(long)]
+        all: bool,
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -202,17 +242,22 @@ pub enum Hold {
         #[command(flatten)]
         site: ConfigFile,
     },
-    /// Show one
+    /// Show one, and what each decision would do
     Show {
         #[arg(value_name = "HOLD")]
         hold: u64,
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         site: ConfigFile,
     },
-    /// Let one take effect
+    /// Let one take effect; of a fork: take what the other site holds
     Approve {
         #[arg(value_name = "HOLD")]
         hold: u64,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         site: ConfigFile,
     },
@@ -220,6 +265,74 @@ pub enum Hold {
     Reject {
         #[arg(value_name = "HOLD")]
         hold: u64,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Quarantine {
+    /// List the copies, oldest first
+    List {
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Show one: why it was not applied, and what it would change now
+    Show {
+        /// The copy's name, or as many of its first characters as are unique
+        #[arg(value_name = "COPY")]
+        copy: String,
+        /// Write the copy itself, octet for octet, to standard output
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Take one again, as if it came now; it is let go if it is taken
+    Release {
+        #[arg(value_name = "COPY")]
+        copy: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Let copies go
+    Delete {
+        #[arg(value_name = "COPY", required_unless_present = "all")]
+        copies: Vec<String>,
+        /// All of them
+        #[arg(long, conflicts_with = "copies")]
+        all: bool,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bundle {
+    /// Write everything that goes to a site into a file
+    ///
+    /// Until the site has taken it, for 14 days at most, no full load goes to it by mail; changes made meanwhile follow
+    /// as increments. `site resume SITE` sends everything by mail after all. Only that site can open the file.
+    Create {
+        #[arg(value_name = "SITE")]
+        partner: String,
+        /// The file, which must not be there yet
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Take a file that a connected site made for this one: all of it or, with a reason, nothing
+    Apply {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
         #[command(flatten)]
         site: ConfigFile,
     },

@@ -3,7 +3,7 @@
 //! What only reads opens the store for itself; what writes asks the daemon, or, when none runs, takes the store.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use super::failure::{DATA, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::site;
 use crate::config::Config;
 use crate::control::operation::Operation;
+use crate::control::progress::Progress;
 use crate::control::{conversation, import, server};
 use crate::daemon::engine_config;
 use crate::directory::Read as ReadStore;
@@ -37,9 +38,11 @@ pub fn import(file: &Path, config_file: &Path) -> Result<u8, Failure> {
 
 /// Has the running daemon import the input, or does it here when none runs.
 fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Result<u8, Failure> {
+    // A change from a command line is done at once.
+    let progress = file.is_some() && io::stderr().is_terminal();
     let socket = config.site.control_socket();
     if let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
-        let operation = Operation::Import { file: file.map(str::to_owned) };
+        let operation = Operation::Import { file: file.map(str::to_owned), progress };
         let answer = daemon.ask(&operation, Some(input), &mut io::stdout(), &mut io::stderr());
         return answer.or_fail(IO, || "the daemon went away; whether it imported is not known".to_owned());
     }
@@ -51,7 +54,11 @@ fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Res
         |error: &import::Failure| Failure::new(server::status_of(error), server::refusal(file, error));
     let failed = |error: StoreError| Failure::new(TRY_AGAIN, error);
     let mut tx = store.begin().map_err(failed)?;
-    let changed = import::import(&mut tx, &config.site, aside).map_err(|error| refused(&error))?;
+    let mut stderr = io::stderr();
+    let mut bar = Progress::new(&mut stderr, progress);
+    let imported = import::import(&mut tx, &config.site, aside, &mut |records| bar.records(records));
+    bar.clear();
+    let changed = imported.map_err(|error| refused(&error))?;
     // What the engine does at a commit, a new invocation id among it, belongs into the commit's transaction.
     for context in changed.contexts {
         engine.handle(&mut tx, Timestamp::now(), Input::LocalCommit { context }).map_err(failed)?;
@@ -90,7 +97,14 @@ pub fn export(context: Option<&str>, options: Options, config_file: &Path) -> Re
             Some(dn) => vec![one_context(read, &dn)?],
         };
         let mut out = BufWriter::with_capacity(256 << 10, io::stdout().lock());
-        export::export(read, &contexts, &mut out, options).or_fail(IO, || "the export".to_owned())?;
+        let (mut stderr, of) = (io::stderr(), contexts.iter().map(|record| record.entries).sum());
+        // Lines of a bar among the entries help nobody.
+        let shown = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        let mut bar = Progress::new(&mut stderr, shown);
+        let written =
+            export::export(read, &contexts, &mut out, options, &mut |entries| bar.entries(entries, of));
+        bar.clear();
+        written.or_fail(IO, || "the export".to_owned())?;
         out.flush().or_fail(IO, || "standard output".to_owned())?;
         Ok(OK)
     })

@@ -85,6 +85,12 @@ fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
             context.master, context.entries, context.position.usn, context.standing
         )?;
         writeln!(out, "    digest {}", context.digest)?;
+        if let Some(reason) = &context.reason {
+            writeln!(out, "    {}: {reason}", context.standing)?;
+        }
+        if let Some(next) = &context.next {
+            writeln!(out, "    next: {next}")?;
+        }
     }
     writeln!(out, "\nConnected sites")?;
     if status.partners.is_empty() {

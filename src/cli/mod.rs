@@ -3,14 +3,17 @@
 pub mod arguments;
 pub mod failure;
 
+mod bundle;
 mod demo;
 mod directory;
 mod exchange;
 mod explain;
 mod generate;
 mod init;
+mod inspect;
 mod mail;
 mod operator;
+mod quarantine;
 mod run;
 mod sample;
 mod site;
@@ -18,7 +21,7 @@ mod site;
 pub use arguments::Arguments;
 pub use failure::Failure;
 
-use arguments::{Command, Entry, Format, Hold, Site};
+use arguments::{Bundle, Command, Entry, Format, Hold, Quarantine, Site};
 
 use crate::directory::export::Options;
 
@@ -33,9 +36,29 @@ pub fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Site(Site::Detach(site)) => operator::detach(&site),
         Command::Site(Site::Purge(site)) => operator::purge(&site),
         Command::Hold(Hold::List { json, site }) => operator::list_holds(json, &site.config),
-        Command::Hold(Hold::Show { hold, site }) => operator::show_hold(hold, &site.config),
-        Command::Hold(Hold::Approve { hold, site }) => operator::decide(hold, true, &site.config),
-        Command::Hold(Hold::Reject { hold, site }) => operator::decide(hold, false, &site.config),
+        Command::Hold(Hold::Show { hold, json, site }) => operator::show_hold(hold, json, &site.config),
+        Command::Hold(Hold::Approve { hold, dry_run, site }) => {
+            operator::decide(hold, true, dry_run, &site.config)
+        }
+        Command::Hold(Hold::Reject { hold, dry_run, site }) => {
+            operator::decide(hold, false, dry_run, &site.config)
+        }
+        Command::Quarantine(Quarantine::List { json, site }) => quarantine::list(json, &site.config),
+        Command::Quarantine(Quarantine::Show { copy, raw, json, site }) => {
+            quarantine::show(&copy, raw, json, &site.config)
+        }
+        Command::Quarantine(Quarantine::Release { copy, site }) => quarantine::release(&copy, &site.config),
+        Command::Quarantine(Quarantine::Delete { copies, all, site }) => {
+            quarantine::delete(&copies, all, &site.config)
+        }
+        Command::Bundle(Bundle::Create { partner, file, site }) => {
+            bundle::create(&partner, &file, &site.config)
+        }
+        Command::Bundle(Bundle::Apply { file, site }) => bundle::apply(&file, &site.config),
+        Command::Refresh { partner, context, dry_run, site } => {
+            operator::refresh(&partner, context, dry_run, &site.config)
+        }
+        Command::Inspect { message, all, json, site } => inspect::run(&message, all, json, &site.config),
         Command::Check(site) => site::check(&site.config),
         Command::Run(site) => run::run(&site.config),
         Command::Import { file, site } => directory::import(&file, &site.config),

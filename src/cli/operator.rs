@@ -5,20 +5,22 @@
 //!   purge.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::arguments::Connected;
-use super::directory::{open_store, view};
+use super::directory::{open_store, parse_dn, view};
+use super::exchange::show;
 use super::failure::{CANNOT_CREATE, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::site;
 use crate::config::Config;
 use crate::control::conversation;
 use crate::control::operation::{self, Operation, Word};
 use crate::daemon::engine_config;
-use crate::replication::engine::hold::{Hold, holds};
+use crate::replication::engine::config::same_context;
+use crate::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use crate::replication::engine::{Engine, Output};
 
 pub fn pause(site: &Connected, paused: bool) -> Result<u8, Failure> {
@@ -61,44 +63,94 @@ fn connected(site: &Connected) -> Result<Config, Failure> {
     Ok(config)
 }
 
-pub fn decide(hold: u64, approve: bool, file: &Path) -> Result<u8, Failure> {
+/// Takes what the site holds for what is held here.
+pub fn refresh(partner: &str, context: Option<String>, dry_run: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
-    find(&config, hold)?;
+    if !config.partners.iter().any(|known| known.card.name() == partner) {
+        return Err(Failure::new(UNAVAILABLE, format!("no site {partner} is connected")));
+    }
+    let context = context.map(|dn| parse_dn(&dn)).transpose()?.map(|dn| dn.to_string());
+    say(&config, &Word::Refresh { site: partner.to_owned(), context, dry_run })
+}
+
+pub fn decide(hold: u64, approve: bool, dry_run: bool, file: &Path) -> Result<u8, Failure> {
+    let config = site::load(file)?;
+    let found = find(&config, hold)?;
+    if dry_run {
+        println!("{}", if approve { approval(&config, &found) } else { rejection(&found) });
+        return Ok(OK);
+    }
     say(&config, &Word::Hold { hold, approve })
 }
 
 pub fn list_holds(json: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let waiting = all(&config)?;
-    let mut out = io::stdout().lock();
-    let printed = if json {
-        serde_json::to_writer_pretty(&mut out, &waiting).map_err(io::Error::from).and_then(|()| writeln!(out))
-    } else if waiting.is_empty() {
-        writeln!(out, "nothing waits")
-    } else {
-        waiting.iter().try_for_each(|hold| writeln!(out, "{}", line(hold)))
-    };
-    printed.map(|()| OK).or_fail(IO, || "standard output".to_owned())
+    show(json, &waiting, |out| match waiting.is_empty() {
+        true => writeln!(out, "nothing waits"),
+        false => waiting.iter().try_for_each(|hold| writeln!(out, "{}", line(hold))),
+    })?;
+    Ok(OK)
 }
 
-pub fn show_hold(hold: u64, file: &Path) -> Result<u8, Failure> {
+pub fn show_hold(hold: u64, json: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let hold = find(&config, hold)?;
-    println!("{}", line(&hold));
-    println!(
-        "`bridgehead hold approve {}` lets it take effect; `reject` keeps {} as it is.",
-        hold.id, hold.context
-    );
+    show(json, &hold, |out| {
+        writeln!(out, "{}", line(&hold))?;
+        writeln!(out, "`bridgehead hold approve {}`: {}", hold.id, approval(&config, &hold))?;
+        writeln!(out, "`bridgehead hold reject {}`: {}", hold.id, rejection(&hold))
+    })?;
     Ok(OK)
+}
+
+/// What an approval does.
+fn approval(config: &Config, hold: &Hold) -> String {
+    let Hold { site, context, deletions, entries, .. } = hold;
+    let own = config.site.contexts.iter().any(|dn| same_context(&dn.to_string(), context));
+    match hold.kind {
+        HoldKind::Deletions => {
+            format!("the transfer takes effect; {deletions} of {entries} entries of {context} are deleted")
+        }
+        HoldKind::Fork if own => {
+            format!("what {site} holds of {context} and this site lacks is taken back once more")
+        }
+        HoldKind::Fork => format!(
+            "the {entries} entries of {context} here are given up for what {site} holds, once it has come and is proved"
+        ),
+    }
+}
+
+fn rejection(hold: &Hold) -> String {
+    match hold.kind {
+        HoldKind::Deletions => {
+            format!("{} stays as it is, until the hold is approved after all", hold.context)
+        }
+        HoldKind::Fork => format!(
+            "{} stays as it is here, and differs from what {} holds, until the fork is approved or the histories meet again",
+            hold.context, hold.site
+        ),
+    }
 }
 
 fn line(hold: &Hold) -> String {
     let since = Timestamp::from_millisecond(hold.since)
         .map_or_else(|_| hold.since.to_string(), |time| time.to_string());
-    format!(
-        "{}: {}: {} of {} entries would be deleted, as {} sent since {since}",
-        hold.id, hold.context, hold.deletions, hold.entries, hold.site
-    )
+    let decided = match hold.verdict {
+        HoldVerdict::Waiting => "",
+        HoldVerdict::Approved => " (approved; on its way)",
+        HoldVerdict::Rejected => " (rejected)",
+    };
+    match hold.kind {
+        HoldKind::Deletions => format!(
+            "{}: {}: {} of {} entries would be deleted, as {} sent since {since}{decided}",
+            hold.id, hold.context, hold.deletions, hold.entries, hold.site
+        ),
+        HoldKind::Fork => format!(
+            "{}: {}: forked: what {} holds, at USN {} of {}, and what this site holds went different ways, since {since}{decided}",
+            hold.id, hold.context, hold.site, hold.target.usn, hold.target.invocation
+        ),
+    }
 }
 
 fn all(config: &Config) -> Result<Vec<Hold>, Failure> {
@@ -113,7 +165,7 @@ fn find(config: &Config, id: u64) -> Result<Hold, Failure> {
 }
 
 /// Says a word to the running daemon, or to the engine here when none runs.
-fn say(config: &Config, word: &Word) -> Result<u8, Failure> {
+pub(super) fn say(config: &Config, word: &Word) -> Result<u8, Failure> {
     if let Some(status) = ask(config, &Operation::Word { word: word.clone() })? {
         return Ok(status);
     }

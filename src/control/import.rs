@@ -87,7 +87,14 @@ pub fn own_contexts(tx: &mut dyn Write, site: &SiteConfig) -> Result<(), Context
 }
 
 /// Imports the file within the transaction; the caller undoes everything on an error.
-pub fn import(tx: &mut dyn Write, site: &SiteConfig, mut file: File) -> Result<Changed<Imported>, Failure> {
+///
+/// `progress` hears how many records are done, now and then.
+pub fn import(
+    tx: &mut dyn Write,
+    site: &SiteConfig,
+    mut file: File,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Changed<Imported>, Failure> {
     own_contexts(tx, site).map_err(|error| match error {
         ContextError::Store(error) => error,
         other => StoreError::Failed(other.to_string()),
@@ -102,7 +109,7 @@ pub fn import(tx: &mut dyn Write, site: &SiteConfig, mut file: File) -> Result<C
         let others = &site.contexts;
         let elsewhere = |change: &Change| !others.iter().any(|other| change.dn().is_under(other));
         let belongs = |change: &Change| change.dn().is_under(dn) || (index == 0 && elsewhere(change));
-        import_context(tx, dn, &file, &belongs, &mut done)?;
+        import_context(tx, dn, &file, &belongs, &mut done, progress)?;
     }
     Ok(done)
 }
@@ -113,10 +120,14 @@ fn import_context(
     file: &File,
     belongs: &dyn Fn(&Change) -> bool,
     done: &mut Changed<Imported>,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
     let Some(record) = context::context(tx.as_read(), dn)? else { return Ok(()) };
     let input = BufReader::with_capacity(256 << 10, file);
-    let imported = import::import(tx, record.number, random_batch(), input, belongs, &mut |_| {})?;
+    let before = done.answer.records;
+    let imported = import::import(tx, record.number, random_batch(), input, belongs, &mut |records| {
+        progress(before + records)
+    })?;
     done.answer.records += imported.records;
     if let Some(committed) = imported.committed {
         done.answer.entries += committed.entries;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::replication::engine::{Event, Input};
+use crate::replication::engine::{Event, Input, Shown};
 
 /// One thing asked of the running daemon. What it needs as input comes behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,7 +10,8 @@ use crate::replication::engine::{Event, Input};
 pub enum Operation {
     /// Import LDIF, which comes as input. `file` names it in messages; none: it was made from a command
     /// line, and messages name no lines.
-    Import { file: Option<String> },
+    /// With `progress`, what is done is told on the way, for a terminal.
+    Import { file: Option<String>, progress: bool },
     /// Exchange now; the answer is the time to wait from.
     Sync { partner: Option<String> },
     /// Compare digests now; the answer is the time to wait from.
@@ -19,6 +20,10 @@ pub enum Operation {
     Word { word: Word },
     /// Take the message that comes as input, sent to `mailbox`; the answer is the reply.
     Deliver { mailbox: Option<String> },
+    /// Make a bundle for a connected site; it comes as output, what it holds as errors.
+    BundleCreate { site: String },
+    /// Take the bundle that comes as input.
+    BundleApply,
     /// Read the configuration again.
     Reload,
     /// What the daemon measured; the answer is JSON.
@@ -33,6 +38,9 @@ pub enum Word {
     Detach { site: String, dry_run: bool },
     Purge { site: String, dry_run: bool },
     Hold { hold: u64, approve: bool },
+    Refresh { site: String, context: Option<String>, dry_run: bool },
+    Forget { ids: Vec<String> },
+    Release { id: String },
 }
 
 impl Word {
@@ -42,8 +50,27 @@ impl Word {
             Word::Detach { site, dry_run } => Input::Detach { site, dry_run },
             Word::Purge { site, dry_run } => Input::Purge { site, dry_run },
             Word::Hold { hold, approve } => Input::Hold { hold, approve },
+            Word::Refresh { site, context, dry_run } => Input::Refresh { site: Some(site), context, dry_run },
+            Word::Forget { ids } => Input::Forget { ids },
+            Word::Release { id } => Input::Release { id },
         }
     }
+}
+
+fn refreshing(
+    site: &str,
+    context: &str,
+    ours: Option<&Shown>,
+    theirs: &Shown,
+    entries: u64,
+    dry_run: bool,
+) -> String {
+    let from = ours.map_or_else(
+        || "nothing of it is held here".to_owned(),
+        |ours| format!("what is held here, {entries} entries at USN {} of {}", ours.usn, ours.invocation),
+    );
+    let will = if dry_run { "would be given up" } else { "is given up once it has come" };
+    format!("{context}: {from}, {will} for what {site} holds, USN {} of {}", theirs.usn, theirs.invocation)
 }
 
 /// What followed from an operator's word, a line each.
@@ -66,6 +93,21 @@ pub fn report(events: &[Event]) -> String {
             }
             Event::Applied { context, added, changed, deleted, .. } => {
                 Some(format!("{context}: {added} added, {changed} changed, {deleted} deleted"))
+            }
+            Event::Refreshing { site, context, ours, theirs, entries, dry_run } => {
+                Some(refreshing(site, context, ours.as_ref(), theirs, *entries, *dry_run))
+            }
+            Event::Forgotten { id } => Some(format!("{id} is let go")),
+            Event::Kept { id, reason, .. } => Some(format!("refused again, and kept as {id}: {reason}")),
+            Event::NotApplied { context, reason, .. } => Some(format!("{context}: not applied: {reason}")),
+            Event::Held { context, hold, deletions, entries, .. } => Some(format!(
+                "{context}: it would delete {deletions} of {entries} entries and waits: `bridgehead hold show {hold}`"
+            )),
+            Event::Forked { context, .. } => Some(format!(
+                "{context}: the histories went different ways; nothing was changed: `bridgehead hold list`"
+            )),
+            Event::Bundled { context, position, entries, parts, .. } => {
+                Some(format!("{context}: {entries} entries at USN {} in {parts} message(s)", position.usn))
             }
             _ => None,
         }

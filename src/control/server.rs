@@ -8,15 +8,17 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use super::bundle;
 use super::conversation::Conversation;
 use super::import::{self, Failure};
 use super::operation::{self, Operation};
+use super::progress::Progress;
 use crate::cli::failure::{DATA, OK, TRY_AGAIN, UNAVAILABLE};
 use crate::daemon::Daemon;
 use crate::daemon::replicator::ReplicatorError;
@@ -66,7 +68,7 @@ fn converse(stream: UnixStream, daemon: &Daemon) {
 
 fn carry_out(operation: &Operation, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {
     match operation {
-        Operation::Import { file } => import(file.as_deref(), conversation, daemon),
+        Operation::Import { file, progress } => import(file.as_deref(), *progress, conversation, daemon),
         Operation::Sync { partner } => {
             ask(Input::Sync { site: partner.clone() }, partner.as_deref(), conversation, daemon)
         }
@@ -88,6 +90,8 @@ fn carry_out(operation: &Operation, conversation: &mut Conversation, daemon: &Da
             serde_json::to_writer(&mut conversation.out, &daemon.measured())?;
             Ok(OK)
         }
+        Operation::BundleCreate { site } => bundle_create(site, conversation, daemon),
+        Operation::BundleApply => bundle_apply(conversation, daemon),
         Operation::Reload => match daemon.reload() {
             Ok(()) => Ok(OK),
             Err(problems) => {
@@ -98,7 +102,12 @@ fn carry_out(operation: &Operation, conversation: &mut Conversation, daemon: &Da
     }
 }
 
-fn import(file: Option<&str>, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {
+fn import(
+    file: Option<&str>,
+    progress: bool,
+    conversation: &mut Conversation,
+    daemon: &Daemon,
+) -> io::Result<u8> {
     let site = daemon.config().site.clone();
     let aside = match import::set_aside(&mut conversation.input, &site) {
         Ok(aside) => aside,
@@ -109,7 +118,20 @@ fn import(file: Option<&str>, conversation: &mut Conversation, daemon: &Daemon) 
             return Ok(TRY_AGAIN);
         }
     };
-    let imported = daemon.replicator().change(move |tx| import::import(tx, &site, aside));
+    let (told, records) = mpsc::channel();
+    let imported = thread::scope(|scope| {
+        let err = &mut conversation.err;
+        scope.spawn(move || {
+            let mut bar = Progress::new(err, progress);
+            // A command that went away is noticed at its answer.
+            records.iter().for_each(|records| bar.records(records));
+            bar.clear();
+        });
+        let mut tell = move |records| {
+            let _ = told.send(records);
+        };
+        daemon.replicator().change(move |tx| import::import(tx, &site, aside, &mut tell))
+    });
     match imported {
         Ok(imported) => {
             if file.is_some() {
@@ -167,6 +189,43 @@ fn ask(
     daemon.replicator().input(input);
     write!(conversation.out, "{asked}")?;
     Ok(OK)
+}
+
+fn bundle_create(site: &str, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {
+    let (messages, events) = match daemon.replicator().bundle(site) {
+        Ok(made) => made,
+        Err(failure) => {
+            writeln!(conversation.err, "bridgehead: {failure}")?;
+            return Ok(TRY_AGAIN);
+        }
+    };
+    match bundle::write(&daemon.config(), daemon.key(), site, &messages, &mut conversation.out) {
+        Ok(()) => {
+            writeln!(conversation.err, "{}", operation::report(&events))?;
+            Ok(OK)
+        }
+        Err(error) => {
+            writeln!(conversation.err, "bridgehead: {error}")?;
+            Ok(UNAVAILABLE)
+        }
+    }
+}
+
+fn bundle_apply(conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {
+    let config = daemon.config();
+    let aside = import::set_aside(&mut conversation.input, &config.site)?;
+    let replicator = daemon.replicator();
+    let applied = bundle::apply(&config, daemon.key(), aside, &mut |input| replicator.tell(input));
+    match applied {
+        Ok(done) => {
+            writeln!(conversation.out, "{done}")?;
+            Ok(done.status())
+        }
+        Err(error) => {
+            writeln!(conversation.err, "bridgehead: {error}")?;
+            Ok(error.status())
+        }
+    }
 }
 
 fn deliver(mailbox: Option<&str>, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {

@@ -11,6 +11,37 @@ pub fn log(event: &Event) {
         Event::Refused { site, reason } => {
             warn!(event = "message-refused", site, %reason, "a message took no effect")
         }
+        Event::Kept { id, site, reason, bytes } => {
+            warn!(
+                event = "copy-kept",
+                id, site, reason, bytes, "a copy is kept: `bridgehead quarantine show`"
+            );
+        }
+        Event::Forgotten { id } => info!(event = "copy-forgotten", id, "a kept copy was let go"),
+        Event::Refreshing { site, context, ours, theirs, entries, dry_run } => {
+            let ours = ours.as_ref().map_or(0, |ours| ours.usn);
+            warn!(
+                event = "refreshing",
+                site,
+                context,
+                ours,
+                theirs = theirs.usn,
+                entries,
+                dry_run,
+                "what is held is given up for what the site holds"
+            );
+        }
+        Event::Coming { site, context, received, expected } => {
+            let percent = u64::from(*received) * 100 / u64::from(*expected).max(1);
+            info!(
+                event = "transfer-coming",
+                site, context, received, expected, percent, "parts of a transfer have arrived"
+            );
+        }
+        Event::Bundled { site, context, position, entries, parts } => {
+            let usn = position.usn;
+            info!(event = "bundled", site, context, usn, entries, parts, "a full load went into a file");
+        }
         Event::TransferSent { site, context, base, target, parts, bytes } => {
             let base = base.as_ref().map_or_else(|| "nothing".to_owned(), |base| base.usn.to_string());
             info!(
@@ -159,11 +190,16 @@ pub fn name(event: &Event) -> &'static str {
         Event::Noticed { .. } => "notice",
         Event::Bounced { .. } => "mail-bounced",
         Event::PartsHalved { .. } => "parts-halved",
+        Event::Coming { .. } => "transfer-coming",
+        Event::Kept { .. } => "copy-kept",
+        Event::Forgotten { .. } => "copy-forgotten",
+        Event::Refreshing { .. } => "refreshing",
+        Event::Bundled { .. } => "bundled",
     }
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 28] = [
     "site-up",
     "message-refused",
     "transfer-sent",
@@ -187,6 +223,11 @@ pub const NAMES: [&str; 23] = [
     "notice",
     "mail-bounced",
     "parts-halved",
+    "transfer-coming",
+    "copy-kept",
+    "copy-forgotten",
+    "refreshing",
+    "bundled",
 ];
 
 #[cfg(test)]

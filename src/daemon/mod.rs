@@ -82,6 +82,10 @@ impl Daemon {
         self.site.config()
     }
 
+    pub fn key(&self) -> &SiteKey {
+        &self.site.key
+    }
+
     pub fn replicator(&self) -> &Replicator {
         &self.site.replicator
     }

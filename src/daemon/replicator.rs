@@ -21,6 +21,7 @@ use super::counters::ReplicationCounters;
 use super::events;
 use crate::directory::sqlite::SqliteStore;
 use crate::directory::{StoreError, Write};
+use crate::replication::engine::bundle::Bundled;
 use crate::replication::engine::{Engine, EngineConfig, Event, Header, Input, Outcome, Output};
 
 /// Requests that share one transaction, at the most.
@@ -65,9 +66,16 @@ enum Request {
         input: Input,
         answer: oneshot::Sender<Result<Vec<Event>, String>>,
     },
+    Bundle {
+        site: String,
+        answer: oneshot::Sender<Result<Made, String>>,
+    },
     Configure(Box<EngineConfig>),
     Stop,
 }
+
+/// A bundle that was made, and what is to be told of it.
+pub type Made = (Vec<Bundled>, Vec<Event>);
 
 /// The way to the replicator; clones share it.
 #[derive(Clone)]
@@ -151,6 +159,13 @@ impl Replicator {
         answered.blocking_recv().unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Makes the messages of a bundle and waits until it is on disk that they were made.
+    pub fn bundle(&self, site: &str) -> Result<Made, String> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Bundle { site: site.to_owned(), answer }).map_err(|_| gone())?;
+        answered.blocking_recv().unwrap_or_else(|_| Err(gone()))
+    }
+
     /// Puts a new configuration in force with the next transaction.
     pub fn configure(&self, config: EngineConfig) {
         let _ = self.requests.send(Request::Configure(Box::new(config)));
@@ -181,6 +196,7 @@ struct Worker {
 enum Reply {
     Outcome(oneshot::Sender<Result<Outcome, String>>, Outcome),
     Events(oneshot::Sender<Result<Vec<Event>, String>>, Vec<Event>),
+    Bundle(oneshot::Sender<Result<Made, String>>, Made),
     Job(Answer),
 }
 
@@ -241,6 +257,12 @@ impl Worker {
                         Err(failure) => Err(failure.to_string()),
                     });
                 }
+                Reply::Bundle(answer, made) => {
+                    let _ = answer.send(match &ended {
+                        Ok(()) => Ok(made),
+                        Err(failure) => Err(failure.to_string()),
+                    });
+                }
                 Reply::Job(answer) => answer(match &ended {
                     Ok(()) => Ok(()),
                     Err(failure) => Err(failure),
@@ -280,11 +302,14 @@ impl Worker {
                     let before = self.outputs.len();
                     engine.handle(&mut tx, now, input)?;
                     self.outputs.extend(std::iter::from_fn(|| engine.output()));
-                    let events = self.outputs[before..].iter().filter_map(|output| match output {
-                        Output::Event(event) => Some(event.clone()),
-                        Output::Mail { .. } | Output::Card { .. } => None,
-                    });
-                    replies.push(Reply::Events(answer, events.collect()));
+                    replies.push(Reply::Events(answer, events_of(&self.outputs[before..])));
+                }
+                Request::Bundle { site, answer } => {
+                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    let before = self.outputs.len();
+                    let messages = engine.bundle(&mut tx, now, &site)?;
+                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    replies.push(Reply::Bundle(answer, (messages, events_of(&self.outputs[before..]))));
                 }
                 Request::Configure(config) => {
                     self.config = *config;
@@ -317,6 +342,15 @@ impl Worker {
             }
         }
     }
+}
+
+/// Those outputs that are to be told.
+fn events_of(outputs: &[Output]) -> Vec<Event> {
+    let events = outputs.iter().filter_map(|output| match output {
+        Output::Event(event) => Some(event.clone()),
+        Output::Mail { .. } | Output::Card { .. } => None,
+    });
+    events.collect()
 }
 
 fn started(config: &EngineConfig, tx: &mut dyn Write, now: Timestamp) -> Result<Engine, StoreError> {

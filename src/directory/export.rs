@@ -30,17 +30,23 @@ pub enum ExportError {
     Io(#[from] io::Error),
 }
 
-/// Writes all entries, one naming context after the other, and returns their number.
+/// Writes all entries, one naming context after the other, and returns their number. `progress` hears it on the way.
 pub fn export(
     read: &dyn Read,
     contexts: &[ContextRecord],
     out: &mut dyn io::Write,
     options: Options,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<u64, ExportError> {
     let mut writer = Writer::new(out)?;
     let mut written = 0;
     for context in contexts {
-        written += write_context(read, context, &mut writer, options)?;
+        let before = written;
+        written += write_context(read, context, &mut writer, options, &mut |entries| {
+            if entries % PROGRESS_ENTRIES == 0 {
+                progress(before + entries);
+            }
+        })?;
     }
     writer.finish()?;
     Ok(written)
@@ -51,6 +57,7 @@ fn write_context(
     context: &ContextRecord,
     writer: &mut Writer<&mut dyn io::Write>,
     options: Options,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<u64, ExportError> {
     let mut written = 0;
     // What is still to be written: for each level the children left, last first, and the name above.
@@ -70,6 +77,7 @@ fn write_context(
         let dn = dn.map_err(|_| damaged("go in a circle"))?;
         writer.entry(&dn, options.entry_uuids.then_some(uuid), &entry.attributes)?;
         written += 1;
+        progress(written);
         let below = children(read, context, uuid)?;
         if !below.is_empty() {
             levels.push((below, Some(dn)));
@@ -77,6 +85,9 @@ fn write_context(
     }
     Ok(written)
 }
+
+/// Entries between two words on progress.
+const PROGRESS_ENTRIES: u64 = 256;
 
 /// Last first.
 fn children(read: &dyn Read, context: &ContextRecord, parent: Uuid) -> Result<Vec<Uuid>, StoreError> {

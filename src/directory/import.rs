@@ -136,7 +136,8 @@ mod tests {
     fn text_of(store: &MemoryStore) -> String {
         let context = context_by_number(store, 1).unwrap().unwrap();
         let mut out = Vec::new();
-        export(store, std::slice::from_ref(&context), &mut out, Options { entry_uuids: false }).unwrap();
+        export(store, std::slice::from_ref(&context), &mut out, Options { entry_uuids: false }, &mut |_| {})
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 

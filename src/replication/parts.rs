@@ -150,6 +150,22 @@ impl Assembly {
         Ok(assembly)
     }
 
+    /// Copies what has arrived of a transfer into another store, to look at it there.
+    pub fn copy(
+        read: &dyn Read,
+        tx: &mut dyn Write,
+        partner: &str,
+        transfer: TransferId,
+    ) -> Result<(), StoreError> {
+        let shelf = Shelf { table: Table::Inbox, partner, transfer };
+        let mut failure = None;
+        read.scan(shelf.table, &shelf.state_key(), &shelf.end_key(), &mut |key, value| {
+            failure = tx.put(Table::Inbox, key, value).err();
+            failure.is_none()
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+
     /// Notes the message that brought a part.
     pub fn note_carrier(&mut self, tx: &mut dyn Write, carrier: &Carrier) -> Result<(), StoreError> {
         self.state.carriers.note(carrier);

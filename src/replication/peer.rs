@@ -188,6 +188,9 @@ pub struct Link {
     #[n(14)]
     #[cbor(default)]
     pub refresh: bool,
+    /// A full load is on its way by file: none goes by mail until then.
+    #[n(16)]
+    pub by_file: Option<Millis>,
     /// Something of it came from the site.
     #[n(15)]
     #[cbor(default)]
@@ -258,6 +261,7 @@ impl Link {
             verify_at: None,
             refresh: false,
             gave: false,
+            by_file: None,
             repeat_at: None,
         }
     }
@@ -265,6 +269,11 @@ impl Link {
     /// Whether everything is wanted from the site, whatever is held.
     pub fn wants_whole(&self) -> bool {
         self.ask_full || self.refresh
+    }
+
+    /// Whether the site waits for a file that holds everything.
+    pub fn awaits_file(&self, now: Millis) -> bool {
+        self.theirs.is_none() && self.by_file.is_some_and(|until| now < until)
     }
 
     /// Where the site will stand once everything that is on the way has arrived.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::checkpoint::SignedCheckpoint;
 use super::engine::config::same_context;
-use super::engine::hold::holds;
+use super::engine::hold::{Hold, HoldKind, holds};
 use super::engine::restore::loss;
 use super::engine::turn::point;
 use super::engine::{EngineConfig, Partner, Shown};
@@ -36,8 +36,13 @@ pub struct ContextStatus {
     pub digest: String,
     /// The digest is the one that the master signed for this position.
     pub verified: bool,
-    /// `follows`, `held` (a transfer waits for approval), `recovering` (partners hold more of it than we do).
+    /// `follows`, `held` (a transfer waits for approval), `forked` (two histories contradict each other), `recovering`
+    /// (partners hold more of it than we do).
     pub standing: &'static str,
+    /// Why it does not follow, for people.
+    pub reason: Option<String>,
+    /// What to do about it, for people.
+    pub next: Option<String>,
 }
 
 /// One connected site.
@@ -117,24 +122,50 @@ fn context_status(read: &dyn Read, record: &ContextRecord) -> Result<ContextStat
     let signed = read.get(Table::Checkpoint, &record.number.to_be_bytes())?;
     let claimed = signed.and_then(|bytes| SignedCheckpoint::from_bytes(&bytes).ok()?.claimed().ok());
     let said = claimed.map(|checkpoint| (checkpoint.position, checkpoint.digest));
+    let (standing, reason, next) = standing(read, record)?;
     Ok(ContextStatus {
+        reason,
+        next,
         context: record.dn.to_string(),
         master: record.master.clone(),
         position: record.position.into(),
         entries: record.entries,
         digest: record.digest.to_string(),
         verified: said == Some((record.position, record.digest)),
-        standing: standing(read, record)?,
+        standing,
     })
 }
 
-fn standing(read: &dyn Read, record: &ContextRecord) -> Result<&'static str, StoreError> {
+/// How it stands, why, and what to do.
+fn standing(
+    read: &dyn Read,
+    record: &ContextRecord,
+) -> Result<(&'static str, Option<String>, Option<String>), StoreError> {
     let name = record.dn.to_string();
-    if holds(read)?.iter().any(|hold| same_context(&hold.context, &name)) {
-        return Ok("held");
+    let decide = |id: u64| Some(format!("`bridgehead hold show {id}`, then approve or reject it"));
+    if let Some(hold) = holds(read)?.into_iter().find(|hold| same_context(&hold.context, &name)) {
+        let Hold { id, site, deletions, entries, target, .. } = hold;
+        return Ok(match hold.kind {
+            HoldKind::Deletions => (
+                "held",
+                Some(format!("a transfer from {site} would delete {deletions} of {entries} entries")),
+                decide(id),
+            ),
+            HoldKind::Fork => (
+                "forked",
+                Some(format!("{site} holds another history, at USN {} of {}", target.usn, target.invocation)),
+                decide(id),
+            ),
+        });
     }
-    let loss = loss(read, record.number)?;
-    Ok(if loss.seen.is_some() { "recovering" } else { "follows" })
+    Ok(match loss(read, record.number)?.seen {
+        Some(seen) => (
+            "recovering",
+            Some(format!("a site holds USN {} of {}, which was lost here", seen.usn, seen.invocation)),
+            Some("it is asked for and taken back by itself".to_owned()),
+        ),
+        None => ("follows", None, None),
+    })
 }
 
 fn partner_status(
@@ -221,6 +252,6 @@ fn peer_state(
 }
 
 /// RFC 3339, UTC, whole seconds.
-pub(super) fn shown_time(at: Millis) -> String {
+pub fn shown_time(at: Millis) -> String {
     Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |time| format!("{time:.3}"))
 }

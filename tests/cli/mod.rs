@@ -6,9 +6,11 @@ use std::process::{Command, Output};
 
 use crate::support::{Scratch, Site, free_address};
 
+mod bundle;
 mod explain;
 mod manual;
 mod operator;
+mod quarantine;
 
 fn site(scratch: &Scratch, name: &str) -> Site {
     Site::init(scratch, name, free_address(), free_address())

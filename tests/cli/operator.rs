@@ -48,7 +48,13 @@ fn a_mass_deletion_waits_for_a_person() {
         serde_json::from_str(&pair.tokyo.ok(&["hold", "list", "--json"])).unwrap();
     let id = listed[0]["id"].to_string();
     assert_eq!(status(&pair.tokyo.run(&["hold", "approve", "999"])), 69);
-    pair.tokyo.ok(&["hold", "show", &id]);
+    assert!(pair.tokyo.ok(&["hold", "show", &id]).contains("40 of 61 entries"));
+    assert!(pair.tokyo.ok(&["hold", "approve", &id, "--dry-run"]).contains("40 of 61"));
+    assert!(pair.tokyo.ok(&["hold", "reject", &id, "--dry-run"]).contains("stays as it is"));
+    assert_eq!(entries(&pair), 61, "a dry run decides nothing");
+    let context = pair.tokyo.context_status("ou=paris,o=Example").unwrap();
+    assert_eq!(context["standing"], "held");
+    assert!(context["next"].as_str().unwrap().contains(&format!("hold show {id}")), "{context:#}");
     pair.tokyo.ok(&["hold", "approve", &id]);
     pair.paris.sync(SOON);
     assert_eq!(entries(&pair), 21);
@@ -61,6 +67,10 @@ fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
     pair.paris.import(people(5).as_bytes());
     pair.paris.sync(SOON);
     assert_eq!(status(&pair.tokyo.run(&["site", "purge", "paris"])), 69, "still connected");
+    assert!(pair.tokyo.ok(&["site", "pause", "paris", "--dry-run"]).contains("would be"));
+    assert_ne!(pair.tokyo.status()["partners"][0]["state"], "paused");
+    assert!(pair.tokyo.ok(&["refresh", "paris", "--dry-run"]).contains("nothing to do"), "they are equal");
+    assert_eq!(status(&pair.tokyo.run(&["refresh", "nowhere"])), 69);
     pair.tokyo.ok(&["site", "pause", "paris"]);
     assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused");
     pair.tokyo.ok(&["site", "resume", "paris"]);
@@ -78,4 +88,35 @@ fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
     assert!(pair.tokyo.context_status("ou=paris,o=Example").is_none());
     let gone = pair.tokyo.run(&["site", "detach", "paris"]);
     assert_eq!(status(&gone), 69, "{}", said(&gone));
+}
+
+#[test]
+fn a_load_of_many_parts_says_how_far_it_is() {
+    let mut pair = Direct::prepare("progress");
+    let file = pair.paris.directory.join("sites.d/tokyo.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("[link]", "[link]\npart_bytes = \"16 KiB\"")).unwrap();
+    let mut ldif = String::new();
+    let mut noise = 7u64;
+    for n in 0..400 {
+        write!(ldif, "dn: cn=p{n},ou=paris,o=Example\nobjectClass: person\ncn: p{n}\nsn: s\ndescription: ")
+            .unwrap();
+        for _ in 0..60 {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            write!(ldif, "{noise:016x}").unwrap();
+        }
+        ldif += "\n\n";
+    }
+    pair.paris.start();
+    pair.tokyo.start();
+    pair.paris.import(ldif.as_bytes());
+    pair.paris.sync(SOON);
+    assert_eq!(entries(&pair), 401);
+    let log = fs::read_to_string(pair.tokyo.log()).unwrap();
+    let told = log.lines().filter(|line| line.contains("transfer-coming")).count();
+    assert!((5..=10).contains(&told), "{told} lines, one a tenth at most");
+    assert!(log.contains("percent=100"), "the last of them");
+    // Nobody looks at a pipe: no bar in it.
+    let output = pair.paris.run(&["export"]);
+    assert!(output.stderr.is_empty(), "{}", said(&output));
 }

@@ -2,6 +2,7 @@
 
 use bridgehead::directory::{Read, Table};
 use bridgehead::replication::engine::Input;
+use bridgehead::replication::engine::hold::{HoldKind, holds};
 
 use super::calm_knobs;
 use super::cases::{names, two_equal_sites};
@@ -124,4 +125,10 @@ fn a_clone_that_lives_on_is_reported_as_a_fork() {
         "{:?}",
         world.observers.events
     );
+    // The operator ended the other life, and has what it did taken back.
+    let fork = holds(&world.sites[0].store).unwrap().into_iter().find(|hold| hold.kind == HoldKind::Fork);
+    let hold = fork.expect("a fork is on record").id;
+    world.input(0, Input::Hold { hold, approve: true }, Crash::No);
+    assert!(world.run(world.now + HOUR, World::equal), "well before the day is over");
+    assert_eq!(holds(&world.sites[0].store).unwrap(), []);
 }

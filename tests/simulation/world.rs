@@ -340,7 +340,11 @@ impl World {
                 let held = all.iter().find(|record| record.dn == own.dn);
                 if held.is_some_and(|record| record.position != own.position) {
                     let site = self.sites[self.next_hop(n, master)].name.clone();
-                    self.input(n, Input::Refresh { site: Some(site) }, Crash::No);
+                    self.input(
+                        n,
+                        Input::Refresh { site: Some(site), context: None, dry_run: false },
+                        Crash::No,
+                    );
                 }
             }
         }

@@ -31,6 +31,9 @@ pub(super) struct Received {
     pub begun: BTreeSet<TransferId>,
 }
 
+/// Of transfers with fewer parts no progress is told.
+const PROGRESS_PARTS_MIN: u32 = 10;
+
 /// Transfers of one site that may wait for their parts at once, beyond which no new one is begun: each link has one
 /// load of many parts at a time, and small ones come whole.
 const ASSEMBLIES_MAX: usize = 256;
@@ -63,12 +66,15 @@ impl Turn<'_> {
                 self.refuse_part(from, item, "it is not taken from this site".into())?;
                 continue;
             }
-            if Assembly::load(self.tx.as_read(), from, item.part.transfer)?.is_none() {
+            let known = Assembly::load(self.tx.as_read(), from, item.part.transfer)?;
+            if known.is_none() {
                 begun.insert(item.part.transfer);
             }
+            let before = known.map_or(0, |assembly| assembly.count().1);
             match Assembly::store(self.tx, from, &item.part) {
                 Ok(mut assembly) => {
                     assembly.note_carrier(self.tx, carrier)?;
+                    self.tell_progress(from, &item.context, before, assembly.count());
                     if !assembly.is_complete() {
                         let link = peer.link(&item.context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
@@ -82,6 +88,15 @@ impl Turn<'_> {
         }
         received.begun = begun;
         Ok(received)
+    }
+
+    /// Says at each tenth how much of a transfer of many parts has arrived.
+    fn tell_progress(&mut self, from: &str, context: &str, before: u32, (expected, received): (u32, u32)) {
+        let tenth = |parts: u32| u64::from(parts) * 10 / u64::from(expected.max(1));
+        if expected >= PROGRESS_PARTS_MIN && tenth(received) > tenth(before) {
+            let (site, context) = (from.to_owned(), context.to_owned());
+            self.event(Event::Coming { site, context, received, expected });
+        }
     }
 
     /// A part takes no effect; it is kept for the operator.
@@ -169,7 +184,7 @@ impl Turn<'_> {
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Parted => {
                     assembly.drop_all(self.tx)?;
-                    self.parted(from, peer, context, &said);
+                    self.parted(from, peer, context, &said)?;
                 }
                 Verdict::Refuse(reason) => {
                     self.refuse_transfer(from, context, &assembly, reason)?;
@@ -213,8 +228,16 @@ impl Turn<'_> {
     }
 
     /// The site's history and ours went different ways, and neither knows the other's.
-    fn parted(&mut self, from: &str, peer: &mut Peer, context: &str, said: &Checkpoint) {
-        let Some(ours) = self.context(context).map(|record| record.position) else { return };
+    fn parted(
+        &mut self,
+        from: &str,
+        peer: &mut Peer,
+        context: &str,
+        said: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let record = self.context(context).map(|record| (record.position, record.entries));
+        let Some((ours, entries)) = record else { return Ok(()) };
+        self.hold_fork(from, context, said.position, entries)?;
         let link = peer.link(context);
         if !link.told {
             link.told = true;
@@ -225,6 +248,7 @@ impl Turn<'_> {
                 theirs: said.position.into(),
             });
         }
+        Ok(())
     }
 
     fn merge_from(

@@ -41,7 +41,9 @@ impl Turn<'_> {
             }
             self.compare(partner, link, first_wait)?;
         }
-        links.retain(|link| link.wanted || link.theirs.is_some() || !link.chain.is_empty());
+        links.retain(|link| {
+            link.wanted || link.theirs.is_some() || !link.chain.is_empty() || link.by_file.is_some()
+        });
         peer.links = links;
         Ok(())
     }
@@ -83,7 +85,11 @@ impl Turn<'_> {
             link.asks = 0;
             link.told = false;
             link.refresh = false;
-            return Ok(());
+            link.by_file = link.by_file.filter(|_| link.theirs.is_none());
+            return self.resolve_fork(&link.context);
+        }
+        if link.theirs.is_some() {
+            link.by_file = None;
         }
         let Some(theirs) = link.theirs else {
             if let Some(record) = &record {

@@ -1,9 +1,12 @@
-//! Transfers that would delete too much wait for the operator's word.
+//! What waits for the operator's word: transfers that would delete too much, and histories that went two ways.
 //!
 //! PROMISES
 //!   A transfer that deletes more than the set share of a naming context is not visible before it was
 //!   approved, whatever its manifest claims: what counts is what applying it really deletes. While one
 //!   waits, what follows it waits too, and the sender is told and stops repeating itself.
+//!   A fork is put on record when it is found and goes when it is resolved; approving it gives up what this site holds
+//!   of the naming context for what the other site sends, or, of this site's own, takes back from the
+//!   other site what it lacks once more.
 //!   There is one hold a naming context; a later transfer from the same state takes the place of the earlier.
 //!
 //! LIMITS
@@ -43,6 +46,21 @@ pub struct Hold {
     pub since: Millis,
     #[n(7)]
     pub verdict: HoldVerdict,
+    #[n(8)]
+    pub kind: HoldKind,
+}
+
+/// Why something waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldKind {
+    /// A transfer would delete too much.
+    #[n(0)]
+    Deletions,
+    /// The site's history and ours contradict each other.
+    #[n(1)]
+    Fork,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -101,7 +119,10 @@ impl Turn<'_> {
         if self.held.is_empty() {
             return Ok(false);
         }
-        let waits = |hold: Hold| hold.target == target && hold.verdict != HoldVerdict::Approved;
+        let waits = |hold: Hold| {
+            let deletions = hold.kind == HoldKind::Deletions;
+            deletions && hold.target == target && hold.verdict != HoldVerdict::Approved
+        };
         Ok(self.hold_of(context)?.is_some_and(waits))
     }
 
@@ -129,9 +150,12 @@ impl Turn<'_> {
             entries,
             since: known.as_ref().map_or(self.now, |hold| hold.since),
             verdict: match known {
-                Some(Hold { verdict: HoldVerdict::Rejected, .. }) => HoldVerdict::Rejected,
+                Some(Hold { verdict: HoldVerdict::Rejected, kind: HoldKind::Deletions, .. }) => {
+                    HoldVerdict::Rejected
+                }
                 _ => HoldVerdict::Waiting,
             },
+            kind: HoldKind::Deletions,
         };
         self.put_hold(&hold)?;
         if !same {
@@ -141,15 +165,71 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Puts a fork on record; one that is there, or a transfer that waits, stays.
+    pub(super) fn hold_fork(
+        &mut self,
+        site: &str,
+        context: &str,
+        target: Position,
+        entries: u64,
+    ) -> Result<(), StoreError> {
+        if self.hold_of(context)?.is_some() {
+            return Ok(());
+        }
+        let id = holds(self.tx.as_read())?.last().map_or(1, |hold| hold.id + 1);
+        let (site, context) = (site.to_owned(), context.to_owned());
+        let (verdict, kind) = (HoldVerdict::Waiting, HoldKind::Fork);
+        let since = self.now;
+        self.forks.push(context.clone());
+        self.put_hold(&Hold { id, site, context, target, deletions: 0, entries, since, verdict, kind })
+    }
+
+    /// Nothing is forked any more; costs nothing where nothing was.
+    pub(super) fn resolve_fork(&mut self, context: &str) -> Result<(), StoreError> {
+        if !self.forks.iter().any(|fork| same_context(fork, context)) {
+            return Ok(());
+        }
+        self.forks.retain(|fork| !same_context(fork, context));
+        match self.hold_of(context)?.filter(|hold| hold.kind == HoldKind::Fork) {
+            Some(hold) => self.tx.delete(Table::Hold, &hold.id.to_be_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// The operator ends a fork: what the other site holds counts.
+    fn end_fork(&mut self, mut hold: Hold) -> Result<(), StoreError> {
+        let record = self.context(&hold.context).filter(|record| record.master == self.config.site);
+        let number = record.map(|record| record.number);
+        let own = number.is_some();
+        if let Some(number) = number {
+            self.tx.delete(Table::Hold, &hold.id.to_be_bytes())?;
+            self.merge_again(number)?;
+        } else {
+            // What a full load deletes was decided on with this.
+            (hold.verdict, hold.deletions) = (HoldVerdict::Approved, hold.entries);
+            self.put_hold(&hold)?;
+        }
+        let mut peer: Peer = self.peer(&hold.site)?;
+        let link = peer.link(&hold.context);
+        link.refresh = !own;
+        link.ask_at = Some(self.now);
+        link.asks = 0;
+        self.put_back(&hold.site, peer);
+        Ok(())
+    }
+
     fn put_hold(&mut self, hold: &Hold) -> Result<(), StoreError> {
         let bytes = minicbor::to_vec(hold).expect("writing to memory does not fail");
-        self.held.push(hold.context.clone());
+        if hold.kind == HoldKind::Deletions {
+            self.held.push(hold.context.clone());
+        }
         self.tx.put(Table::Hold, &hold.id.to_be_bytes(), &bytes)
     }
 
     /// The naming context got further: nothing waits any more.
     pub(super) fn release(&mut self, context: &str) -> Result<(), StoreError> {
         self.held.retain(|held| !same_context(held, context));
+        self.forks.retain(|fork| !same_context(fork, context));
         match self.hold_of(context)? {
             Some(hold) => self.tx.delete(Table::Hold, &hold.id.to_be_bytes()),
             None => Ok(()),
@@ -161,6 +241,10 @@ impl Turn<'_> {
         let Some(mut hold) = holds(self.tx.as_read())?.into_iter().find(|hold| hold.id == id) else {
             return Ok(());
         };
+        if hold.kind == HoldKind::Fork && approve {
+            self.event(Event::HoldDecided { hold: id, context: hold.context.clone(), approved: true });
+            return self.end_fork(hold);
+        }
         hold.verdict = if approve { HoldVerdict::Approved } else { HoldVerdict::Rejected };
         self.put_hold(&hold)?;
         self.event(Event::HoldDecided { hold: id, context: hold.context.clone(), approved: approve });

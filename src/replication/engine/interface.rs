@@ -31,9 +31,13 @@ pub enum Input {
     Bounced { to: String, mail: u64, status: BounceStatus, enhanced: String, text: String },
     /// Exchange now, with one site or with all, and ask for an answer.
     Sync { site: Option<String> },
-    /// Ask one site or all for everything in which we differ: the way out of a fork, at the cost of what
-    /// only this site holds.
-    Refresh { site: Option<String> },
+    /// Ask one site or all for everything in which we differ, or for one naming context: the way out of a fork, at the
+    /// cost of what only this site holds.
+    Refresh { site: Option<String>, context: Option<String>, dry_run: bool },
+    /// The operator has no more use for these kept copies.
+    Forget { ids: Vec<String> },
+    /// The operator wants a kept message taken once more.
+    Release { id: String },
     /// Compare digests with one site or with all.
     Verify { site: Option<String> },
     /// The operator's word on a transfer that waits.
@@ -91,6 +95,41 @@ pub enum Event {
     Refused {
         site: String,
         reason: Refusal,
+    },
+    /// A copy was kept of something that was received and took no effect; `site` is empty if nobody signed it.
+    Kept {
+        id: String,
+        site: String,
+        reason: String,
+        bytes: u64,
+    },
+    /// The operator let a kept copy go.
+    Forgotten {
+        id: String,
+    },
+    /// By the operator's word, what is held of a naming context is given up for what the site holds.
+    Refreshing {
+        site: String,
+        context: String,
+        ours: Option<Shown>,
+        theirs: Shown,
+        entries: u64,
+        dry_run: bool,
+    },
+    /// So many parts of a transfer of many have arrived; told at each tenth.
+    Coming {
+        site: String,
+        context: String,
+        received: u32,
+        expected: u32,
+    },
+    /// A full load went into a file.
+    Bundled {
+        site: String,
+        context: String,
+        position: Shown,
+        entries: u64,
+        parts: u32,
     },
     /// A transfer is on its way.
     TransferSent {

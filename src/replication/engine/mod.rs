@@ -21,6 +21,7 @@
 //! ```
 
 pub mod apply;
+pub mod bundle;
 pub mod compare;
 pub mod compose;
 pub mod config;
@@ -93,7 +94,11 @@ impl Engine {
             Input::Bounced { to, mail, status, enhanced, text } => {
                 turn.bounced(&to, mail, status, &enhanced, &text)?;
             }
-            Input::Refresh { site } => turn.refresh_from(site.as_deref())?,
+            Input::Refresh { site, context, dry_run } => {
+                turn.refresh_from(site.as_deref(), context.as_deref(), dry_run)?;
+            }
+            Input::Forget { ids } => turn.forget_copies(&ids)?,
+            Input::Release { id } => outcome = turn.take_again(&id)?,
             Input::Hold { hold, approve } => turn.decide(hold, approve)?,
             Input::Pause { site, paused } => turn.pause(&site, paused)?,
             Input::Detach { site, dry_run } => turn.detach(&site, dry_run)?,
@@ -104,6 +109,23 @@ impl Engine {
         turn.speak_where_due(&self.due)?;
         turn.end(&mut self.due)?;
         Ok(outcome)
+    }
+
+    /// The messages of a bundle for a connected site: its first load by file. The rest is as with `handle`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn bundle(
+        &mut self,
+        tx: &mut dyn Write,
+        now: Timestamp,
+        site: &str,
+    ) -> Result<Vec<bundle::Bundled>, StoreError> {
+        let mut turn =
+            Turn::begin(&self.config, &mut self.outputs, &mut self.renewed, tx, now.as_millisecond())?;
+        let messages = turn.bundle(site)?;
+        turn.end(&mut self.due)?;
+        Ok(messages)
     }
 
     /// The next thing to do, once the transaction is committed.

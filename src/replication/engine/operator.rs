@@ -6,16 +6,21 @@
 //!   contexts that the site masters, which no other site's data can be part of.
 
 use super::Event;
+use super::config::same_context;
 use super::turn::{Turn, point};
 use crate::directory::context::remove_context;
 use crate::directory::{StoreError, Table};
 use crate::replication::parts::{Assembly, Outgoing};
+use crate::replication::peer::Link;
 
 impl Turn<'_> {
     pub(super) fn pause(&mut self, site: &str, paused: bool) -> Result<(), StoreError> {
         let mut peer = self.peer(site)?;
         peer.paused = paused;
         if !paused {
+            for link in peer.links.iter_mut().filter(|link| link.by_file.is_some()) {
+                (link.by_file, link.push_at) = (None, Some(self.now));
+            }
             // Both sides learn at once what they missed.
             peer.answer_at = peer.answered.then_some(self.now);
             peer.hello_at = if peer.answered { peer.hello_at } else { Some(self.now) };
@@ -26,23 +31,45 @@ impl Turn<'_> {
     }
 
     /// Gives up what is held of naming contexts in which the site differs, and takes what it sends.
-    pub(super) fn refresh_from(&mut self, site: Option<&str>) -> Result<(), StoreError> {
+    pub(super) fn refresh_from(
+        &mut self,
+        site: Option<&str>,
+        context: Option<&str>,
+        dry_run: bool,
+    ) -> Result<(), StoreError> {
         self.each_other_partner(None, |turn, partner, peer| {
             if site.is_some_and(|site| site != partner.site) {
                 return false;
             }
-            for link in &mut peer.links {
+            let meant = |link: &Link| context.is_none_or(|name| same_context(name, &link.context));
+            let mut events = Vec::new();
+            for link in peer.links.iter_mut().filter(|link| meant(link)) {
                 let record = turn.context(&link.context);
                 let ours = record.is_some_and(|record| record.master == turn.config.site);
                 // Who is linked to the master himself follows nobody else.
                 let master = record.map_or(&partner.site, |record| &record.master);
                 let leads = *master == partner.site || turn.config.partner(master).is_none();
-                if leads && !ours && link.theirs.is_some() && link.theirs != record.and_then(point) {
-                    link.refresh = true;
-                    link.ask_at = Some(turn.now);
+                let Some(theirs) = link.theirs.filter(|theirs| record.and_then(point) != Some(*theirs))
+                else {
+                    continue;
+                };
+                if leads && !ours {
+                    events.push(Event::Refreshing {
+                        site: partner.site.clone(),
+                        context: link.context.clone(),
+                        ours: record.and_then(point).map(|(position, _)| position.into()),
+                        theirs: theirs.0.into(),
+                        entries: record.map_or(0, |record| record.entries),
+                        dry_run,
+                    });
+                    if !dry_run {
+                        link.refresh = true;
+                        link.ask_at = Some(turn.now);
+                    }
                 }
             }
-            true
+            events.into_iter().for_each(|event| turn.event(event));
+            !dry_run
         })
     }
 

@@ -205,6 +205,10 @@ impl Turn<'_> {
     /// Adds to the chain what leads from its head to our state.
     fn chain(&mut self, partner: &Partner, peer: &Peer, link: &mut Link) -> Result<(), StoreError> {
         link.push_at = None;
+        if link.awaits_file(self.now) {
+            link.push_at = link.by_file;
+            return Ok(());
+        }
         let Some(record) = self.context(&link.context).cloned() else { return Ok(()) };
         let behind = link.head() != point(&record) && point(&record).is_some();
         let owed = std::mem::take(&mut link.owed);

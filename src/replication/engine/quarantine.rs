@@ -13,6 +13,7 @@ use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 
 use super::turn::Turn;
+use super::{Event, Header, Outcome};
 use crate::directory::{Read, StoreError, Table};
 use crate::replication::peer::Millis;
 
@@ -34,6 +35,19 @@ pub struct Kept {
     /// Its length before it was cut.
     #[n(4)]
     pub bytes: u64,
+    /// A connected site is proved to have sent it; `payload` is then what its message said, else a mail as it came.
+    #[n(5)]
+    pub proved: bool,
+    /// By which people name it: hexadecimal.
+    #[n(6)]
+    pub id: String,
+}
+
+impl Kept {
+    /// Whether all of it is here.
+    pub fn is_whole(&self) -> bool {
+        self.payload.len() as u64 == self.bytes
+    }
 }
 
 pub const COPIES_MAX: usize = 100;
@@ -114,9 +128,48 @@ impl Turn<'_> {
             reason: reason.to_owned(),
             payload: payload[..payload.len().min(bytes_max)].to_vec().into(),
             bytes: payload.len() as u64,
+            proved: class == PROVED,
+            id: shown(&name[..8]),
         };
         let key = [&self.now.max(0).to_be_bytes()[..], &name].concat();
         let value = minicbor::to_vec(&copy).expect("writing to memory does not fail");
-        self.tx.put(Table::Quarantine, &key, &value)
+        self.tx.put(Table::Quarantine, &key, &value)?;
+        let Kept { id, site, reason, bytes, .. } = copy;
+        self.event(Event::Kept { id, site, reason, bytes });
+        Ok(())
     }
+
+    /// Forgets copies, by their names.
+    pub(super) fn forget_copies(&mut self, ids: &[String]) -> Result<(), StoreError> {
+        let mut keys = Vec::new();
+        self.tx.scan(Table::Quarantine, &[], &KEY_END, &mut |key, _| {
+            keys.push(key.to_vec());
+            true
+        })?;
+        for key in keys {
+            let id = key.get(8..16).map(shown).unwrap_or_default();
+            if ids.contains(&id) {
+                self.tx.delete(Table::Quarantine, &key)?;
+                self.event(Event::Forgotten { id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a connected site sent once more, as something that was overtaken: its parts count, nothing else
+    /// of it. The copy goes if it was understood; if it is refused again, there will be another.
+    pub(super) fn take_again(&mut self, id: &str) -> Result<Outcome, StoreError> {
+        let again = |copy: &Kept| copy.id == id && copy.proved && copy.is_whole();
+        let Some(copy) = kept(self.tx.as_read())?.into_iter().find(again) else {
+            return Ok(Outcome::Repeated);
+        };
+        self.forget_copies(&[copy.id])?;
+        let header = Header { seq: 0, time: jiff::Timestamp::UNIX_EPOCH, message_id: None };
+        self.receive(&copy.site, header, &copy.payload)
+    }
+}
+
+/// The name of a copy, from its hash.
+fn shown(hash: &[u8]) -> String {
+    hash.iter().map(|octet| format!("{octet:02x}")).collect()
 }

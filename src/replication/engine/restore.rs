@@ -151,6 +151,9 @@ impl Turn<'_> {
         if !forked && !self.recovering.contains(&link.context) {
             self.recovering.push(link.context.clone());
         }
+        if forked {
+            self.hold_fork(&partner.site, &link.context, theirs.0, record.entries)?;
+        }
         if !link.told {
             link.told = true;
             let (site, context) = (partner.site.clone(), link.context.clone());
@@ -162,6 +165,19 @@ impl Turn<'_> {
         }
         if !forked && link.ask_at.is_none() {
             link.ask_at = Some(self.now);
+        }
+        Ok(())
+    }
+
+    /// The operator wants what a second life did taken back once more.
+    pub(super) fn merge_again(&mut self, number: u32) -> Result<(), StoreError> {
+        let mut loss = self.loss(number)?;
+        loss.merges.clear();
+        self.put_loss(number, &loss)?;
+        let name = self.contexts.iter().find(|record| record.number == number);
+        if let Some(name) = name.map(|record| record.dn.to_string()) {
+            self.forked.retain(|forked| !same_context(forked, &name));
+            self.recovering.push(name);
         }
         Ok(())
     }
@@ -178,6 +194,7 @@ impl Turn<'_> {
         loss.seen = None;
         self.put_loss(number, &loss)?;
         self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
+        self.resolve_fork(&checkpoint.context.to_string())?;
         self.event(Event::Recovered {
             site: from.to_owned(),
             context: checkpoint.context.to_string(),

@@ -39,6 +39,9 @@ impl Turn<'_> {
         let coming = |flight: &Flight| flight.seq > echoed && now - flight.at < timeout;
         let link = peer.link(&request.context);
         link.wanted = true;
+        if link.awaits_file(now) && request.transfer.is_none() {
+            return Ok(());
+        }
         match request.transfer {
             Some(id) => {
                 if let Some(flight) = link.chain.iter_mut().find(|flight| flight.transfer == id) {

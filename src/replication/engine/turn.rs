@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uuid::Uuid;
 
 use super::config::{EngineConfig, Partner, Passage, same_context};
+use super::hold::{Hold, HoldKind, holds};
 use super::{Event, Output, load};
 use crate::directory::Table;
 use crate::directory::context::{self, ContextRecord};
@@ -26,6 +27,8 @@ pub struct Turn<'t> {
     pub(super) contexts: Vec<ContextRecord>,
     /// Naming contexts with a transfer that waits for the operator.
     pub(super) held: Vec<String>,
+    /// Naming contexts with a fork on record.
+    pub(super) forks: Vec<String>,
     /// Naming contexts of ours of which partners hold more than we do.
     pub(super) recovering: Vec<String>,
     /// Naming contexts of ours that go on in two lives.
@@ -43,7 +46,9 @@ impl<'t> Turn<'t> {
         now: Millis,
     ) -> Result<Turn<'t>, StoreError> {
         let contexts = context::contexts(tx.as_read())?;
-        let held = super::hold::holds(tx.as_read())?.into_iter().map(|hold| hold.context).collect();
+        let (held, forks): (Vec<Hold>, Vec<Hold>) =
+            holds(tx.as_read())?.into_iter().partition(|hold| hold.kind == HoldKind::Deletions);
+        let names = |holds: Vec<Hold>| holds.into_iter().map(|hold| hold.context).collect();
         let mut turn = Turn {
             config,
             outputs,
@@ -51,7 +56,8 @@ impl<'t> Turn<'t> {
             tx,
             now,
             contexts,
-            held,
+            held: names(held),
+            forks: names(forks),
             recovering: Vec::new(),
             forked: Vec::new(),
             peers: BTreeMap::new(),

@@ -1,0 +1,134 @@
+//! `bridgehead bundle`: a first load by disk, from which mail goes on.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use super::{said, status};
+use crate::support::{Direct, SOON, Site, path_text};
+
+const PEOPLE: usize = 10_000;
+
+fn people(count: usize) -> String {
+    let mut text = String::new();
+    for n in 0..count {
+        write!(
+            text,
+            "dn: cn=p{n},ou=paris,o=Example\nobjectClass: person\ncn: p{n}\nsn: n{}\n\n",
+            n * 7919 % 10_007
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn create(pair: &Direct, name: &str) -> PathBuf {
+    let file = pair.scratch.join(name);
+    pair.paris.ok(&["bundle", "create", "tokyo", path_text(&file)]);
+    file
+}
+
+/// Octets of mail that a site has sent, by its log.
+fn sent_octets(site: &Site) -> u64 {
+    let log = fs::read_to_string(site.log()).unwrap();
+    let octets = |line: &str| line.split("bytes=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    log.lines().filter(|line| line.contains("message-sent")).filter_map(octets).sum()
+}
+
+#[test]
+fn ten_thousand_entries_go_by_file_and_a_change_after_them_by_a_small_mail() {
+    let mut pair = Direct::prepare("bundle");
+    pair.paris.import(people(PEOPLE).as_bytes());
+    let file = create(&pair, "first.bundle");
+    pair.paris.start();
+    pair.tokyo.start();
+    // They know each other by mail before the file has come, and nothing of it is sent.
+    pair.paris.ok(&["sync"]);
+    pair.paris.ok(&["entry", "modify", "cn=p7,ou=paris,o=Example", "title=changed meanwhile"]);
+    let waiting = pair.tokyo.run(&["sync", "paris", "--wait", "3"]);
+    assert_eq!(status(&waiting), 1, "the file is not there yet");
+    assert!(sent_octets(&pair.paris) < 20_000, "{} octets", sent_octets(&pair.paris));
+
+    let applied = pair.tokyo.ok(&["bundle", "apply", path_text(&file)]);
+    assert!(applied.contains("10001 added"), "{applied}");
+    pair.paris.sync(SOON);
+    assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+    assert!(sent_octets(&pair.paris) < 30_000, "{} octets", sent_octets(&pair.paris));
+    let again = pair.tokyo.ok(&["bundle", "apply", path_text(&file)]);
+    assert!(again.contains("nothing changed"), "{again}");
+    assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+}
+
+#[test]
+fn a_bundle_that_is_cut_altered_or_for_another_site_changes_nothing() {
+    let mut pair = Direct::prepare("bundle-damage");
+    pair.paris.import(people(50).as_bytes());
+    let file = create(&pair, "good.bundle");
+    assert_eq!(status(&pair.paris.run(&["bundle", "create", "tokyo", path_text(&file)])), 73, "it is there");
+    assert_eq!(status(&pair.paris.run(&["bundle", "create", "oslo", "x"])), 69);
+    let nothing = pair.scratch.join("nothing.bundle");
+    assert_eq!(status(&pair.tokyo.run(&["bundle", "create", "paris", path_text(&nothing)])), 69);
+    assert!(!nothing.exists(), "nothing to send leaves no file");
+
+    let good = fs::read(&file).unwrap();
+    let mut altered = good.clone();
+    altered[good.len() / 2] ^= 1;
+    let damaged: [(&str, Vec<u8>, &str); 4] = [
+        ("cut", good[..good.len() - 20].to_vec(), "cut off"),
+        ("altered", altered, "message 1"),
+        ("text", b"dn: o=x\n".to_vec(), "no bridgehead bundle"),
+        ("longer", [&good[..], b"x"].concat(), "damaged"),
+    ];
+    for running in [false, true] {
+        if running {
+            pair.tokyo.start();
+        }
+        for (name, octets, reason) in &damaged {
+            let bad = pair.scratch.write(name, octets);
+            let output = pair.tokyo.run(&["bundle", "apply", path_text(&bad)]);
+            assert_eq!(status(&output), 65, "{name}: {}", said(&output));
+            assert!(said(&output).contains(reason), "{name}: {}", said(&output));
+            assert!(pair.tokyo.context_status(&pair.paris.context).is_none(), "{name}");
+        }
+    }
+    let for_another = pair.paris.run(&["bundle", "apply", path_text(&file)]);
+    assert_eq!(status(&for_another), 65);
+    assert!(said(&for_another).contains("not ours"), "{}", said(&for_another));
+    pair.tokyo.stop();
+    assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("51 added"));
+    assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+}
+
+#[test]
+fn a_first_load_goes_by_mail_after_all_when_the_operator_says_so() {
+    let mut pair = Direct::prepare("bundle-lost");
+    pair.paris.import(people(20).as_bytes());
+    fs::remove_file(create(&pair, "lost.bundle")).unwrap();
+    pair.paris.start();
+    pair.tokyo.start();
+    assert_eq!(status(&pair.tokyo.run(&["sync", "paris", "--wait", "2"])), 1);
+    pair.paris.ok(&["site", "resume", "tokyo"]);
+    pair.paris.sync(SOON);
+    assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+}
+
+#[test]
+fn over_a_link_in_one_direction_a_bundle_comes_first_and_mail_goes_on() {
+    let mut pair = Direct::prepare("bundle-diode");
+    let one_way = pair.paris.directory.join("sites.d/tokyo.toml");
+    let text = fs::read_to_string(&one_way).unwrap();
+    fs::write(&one_way, text.replace("[link]", "[link]\none_way = true")).unwrap();
+    let silent = pair.tokyo.directory.join("sites.d/paris.toml");
+    let text = fs::read_to_string(&silent).unwrap();
+    fs::write(&silent, text.replace("[link]", "[link]\npaused = true")).unwrap();
+    pair.paris.import(people(300).as_bytes());
+    let file = create(&pair, "diode.bundle");
+    assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("301 added"));
+    pair.tokyo.start();
+    pair.paris.start();
+    pair.paris.ok(&["entry", "modify", "cn=p7,ou=paris,o=Example", "title=over the diode"]);
+    crate::support::await_true("the change", SOON, || {
+        pair.tokyo.export(&pair.paris.context) == pair.paris.export(&pair.paris.context)
+    });
+    assert_eq!(sent_octets(&pair.tokyo), 0, "nothing goes back");
+}
