@@ -248,6 +248,14 @@ fn peer_state(
             peer.heard_at.map_or("never heard".into(), |at| format!("not heard since {}", shown_time(at)));
         return (PeerState::Quiet, reason, next("heartbeat", beat));
     }
+    if let Some(link) = peer.links.iter().find(|link| link.awaits_file(now)) {
+        let reason = "it answers; its first load is on its way by file".to_owned();
+        return (
+            PeerState::Up,
+            reason,
+            next("the first load by mail, unless the file is taken,", link.by_file),
+        );
+    }
     (PeerState::Up, "it answers".into(), next("heartbeat", beat))
 }
 

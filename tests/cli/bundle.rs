@@ -47,6 +47,8 @@ fn ten_thousand_entries_go_by_file_and_a_change_after_them_by_a_small_mail() {
     pair.paris.ok(&["entry", "modify", "cn=p7,ou=paris,o=Example", "title=changed meanwhile"]);
     let waiting = pair.tokyo.run(&["sync", "paris", "--wait", "3"]);
     assert_eq!(status(&waiting), 1, "the file is not there yet");
+    let reason = pair.paris.status()["partners"][0]["reason"].to_string();
+    assert!(reason.contains("by file"), "{reason}");
     assert!(sent_octets(&pair.paris) < 20_000, "{} octets", sent_octets(&pair.paris));
 
     let applied = pair.tokyo.ok(&["bundle", "apply", path_text(&file)]);
