@@ -46,7 +46,7 @@ const PARIS: usize = 0;
 const TOKYO: usize = 1;
 
 impl Pair {
-    fn new(store: &MemoryStore) -> Pair {
+    fn new(store: &MemoryStore, part_bytes_max: u64) -> Pair {
         let keys = [[1; 32], [2; 32]].map(|seed| SigningKey::from_bytes(&seed));
         let names = ["paris", "tokyo"];
         let known = |n: usize, contexts: &[&str]| KnownSite {
@@ -62,7 +62,7 @@ impl Pair {
                 key: keys[n].clone(),
                 card: format!("card of {}", names[n]),
                 known: vec![known(PARIS, &[CONTEXT]), known(TOKYO, &[])],
-                partners: vec![Partner::new(names[1 - n])],
+                partners: vec![Partner { part_bytes_max, ..Partner::new(names[1 - n]) }],
                 timing: Timing::default(),
             }),
         };
@@ -133,13 +133,13 @@ fn commit(store: &mut MemoryStore, batch: u8, ldif: &str) {
     tx.commit();
 }
 
-fn company() -> MemoryStore {
+fn company(entries: u32) -> MemoryStore {
     let mut store = MemoryStore::new();
     let mut tx = store.begin();
     create_context(&mut tx, &Dn::parse(CONTEXT).unwrap(), "paris", Uuid::from_u128(7)).unwrap();
     tx.commit();
     let mut ldif = format!("version: 1\ndn: {CONTEXT}\nou: paris\n\n");
-    for n in 1..ENTRIES {
+    for n in 1..entries {
         ldif += &format!("dn: uid=p{n},{CONTEXT}\nuid: p{n}\nroomNumber: B{}\n\n", n % 97);
     }
     commit(&mut store, 1, &ldif);
@@ -150,10 +150,11 @@ fn company() -> MemoryStore {
 /// that nobody knows. Position and checkpoint stay as they were.
 fn damage(store: &mut MemoryStore, count: u32) -> [u64; 3] {
     let before = record(store);
+    let step = before.entries as u32 / count;
     let mut ldif = "version: 1\n".to_owned();
     let mut done = [0; 3];
     for n in 0..count {
-        let person = n * (ENTRIES / count) + 5;
+        let person = n * step + 5;
         ldif += &match n % 3 {
             0 => format!(
                 "dn: uid=p{person},{CONTEXT}\nchangetype: modify\nreplace: roomNumber\nroomNumber: X\n-\n\n"
@@ -177,9 +178,9 @@ const COSTS: [(u32, usize); 3] = [(1, 5_000), (10, 40_000), (1000, 420_000)];
 
 #[test]
 fn verify_finds_the_differing_entries_of_100_000_in_three_messages_each_way() {
-    let company = company();
+    let company = company(ENTRIES);
     for (count, octets_max) in COSTS {
-        let mut pair = Pair::new(&company);
+        let mut pair = Pair::new(&company, 1 << 20);
         pair.settle();
         assert_eq!(pair.record(PARIS).entries, u64::from(ENTRIES));
         let sound = pair.record(PARIS).digest;
@@ -219,4 +220,21 @@ fn verify_finds_the_differing_entries_of_100_000_in_three_messages_each_way() {
         assert!(said <= octets_max, "{count} differ: {said} octets to find out");
         assert!(repair <= 200 + 60 * count as usize, "{count} differ: {repair} octets of repair");
     }
+}
+
+/// Digests travel in one piece; where mail is small, a full load in parts takes their place.
+#[test]
+fn where_mail_is_small_no_message_of_a_comparison_is_larger() {
+    let company = company(5000);
+    let limit = 16 << 10;
+    let mut pair = Pair::new(&company, limit);
+    pair.settle();
+    let sound = pair.record(PARIS).digest;
+    damage(&mut pair.sites[TOKYO].store, 600);
+    pair.sent.clear();
+    pair.input(TOKYO, Input::Verify { site: None });
+    pair.settle();
+    assert_eq!(pair.record(TOKYO).digest, sound, "{:?}", pair.events);
+    assert!(pair.sent.iter().any(|mail| mail.2), "they compared");
+    assert!(pair.sent.iter().all(|mail| mail.1 as u64 <= limit), "{:?}", pair.sent);
 }

@@ -76,7 +76,13 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&item.context).cloned() else { return Ok(()) };
         let follows = peer.link(&item.context).verify_at.is_some();
-        match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
+        let limit = self.part_limit(partner, peer);
+        let answer = match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
+            // Mail of that size does not pass, and digests cannot be sent in parts.
+            Ok(Answer::Reply(body)) if body.len() as u64 > limit => Ok(Answer::TooDifferent),
+            answer => answer,
+        };
+        match answer {
             Ok(Answer::Equal(last)) => {
                 peer.link(&item.context).verify_at = None;
                 self.reply(peer, item, last);
