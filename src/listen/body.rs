@@ -131,9 +131,7 @@ impl Passage {
                 self.spoil(session, Refusal::LoopReceived);
             }
         }
-        if let Some(copy) = &self.copy
-            && copy.len() + stretch.len() > limits.replication_message_bytes_max
-        {
+        if self.copy.is_some() && self.octets > limits.replication_message_bytes_max as u64 {
             self.spoil(session, Refusal::ReplicationMessageTooLarge);
         }
     }
@@ -300,11 +298,14 @@ impl Session {
         let mut form = Form::new(config.bare_line_ends);
         let mut room = DATA_BUFFER_BYTES / 4;
         let mut stuffed = 0;
+        // Octets at the front of the input that were looked at and wait for more.
+        let mut held = 0;
         loop {
-            let scan = scanner.scan(&self.input);
+            let scan = scanner.scan(&self.input[held..]);
             let octets = scan.content as u64 - (scanner.stuffed() - stuffed);
             stuffed = scanner.stuffed();
-            passage.watch(self, &self.input[..scan.content], octets);
+            passage.watch(self, &self.input[held..held + scan.content], octets);
+            let content = held + scan.content;
             match scanner.fault() {
                 Some(fault)
                     if config.bare_line_ends == BareLineEnds::Refuse || fault == LineEndFault::DotNul =>
@@ -316,9 +317,12 @@ impl Session {
             if scanner.line_too_long() {
                 passage.spoil(self, Refusal::DataLineTooLong);
             }
-            let used = scan.content + if scan.end { END.len() } else { 0 };
-            if passage.spoiled.is_none() {
-                form.pass(passage, &self.input[..used], scan.content, &config.limits).await.unwrap_or_else(
+            // The beginning waits until there is something worth a write: most messages leave whole, in one.
+            let waits = !scan.end && room < DATA_BUFFER_BYTES && content < room && passage.spoiled.is_none();
+            held = if waits { content } else { 0 };
+            let used = content - held + if scan.end { END.len() } else { 0 };
+            if !waits && passage.spoiled.is_none() {
+                form.pass(passage, &self.input[..used], content, &config.limits).await.unwrap_or_else(
                     |error| {
                         passage.next_hop_failed(self, &error);
                     },
