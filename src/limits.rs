@@ -124,6 +124,9 @@ pub const HOLD_DELETIONS_PERCENT: u8 = 30;
 /// Octets of one part on a link, unless configured otherwise: well below any mail server's usual limit.
 pub const PART_BYTES_DEFAULT: u64 = 512 << 10;
 
+/// How long what is signed by a site's former key counts, unless configured otherwise: as long as mail may be late.
+pub const FORMER_KEYS: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
+
 /// Octets of one part on a link, smallest that may be configured.
 pub const PART_BYTES_MIN: usize = 16 << 10;
 

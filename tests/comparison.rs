@@ -53,6 +53,8 @@ impl Pair {
             site: names[n].into(),
             key: keys[n].verifying_key(),
             contexts: contexts.iter().map(|&context| context.into()).collect(),
+            former: Vec::new(),
+            card: None,
         };
         let site = |n: usize| Site {
             name: names[n],
@@ -61,6 +63,7 @@ impl Pair {
                 site: names[n].into(),
                 key: keys[n].clone(),
                 card: format!("card of {}", names[n]),
+                succession: Default::default(),
                 known: vec![known(PARIS, &[CONTEXT]), known(TOKYO, &[])],
                 partners: vec![Partner { part_bytes_max, ..Partner::new(names[1 - n]) }],
                 timing: Timing::default(),
@@ -87,7 +90,7 @@ impl Pair {
                     self.on_the_way.push_back(Mail { from: n, seq, payload });
                 }
                 Output::Event(event) => self.events.push(event),
-                Output::Card { .. } => {}
+                Output::Card { .. } | Output::Introduced { .. } => {}
             }
         }
     }

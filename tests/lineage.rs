@@ -11,7 +11,7 @@ use bridgehead::directory::{Attributes, ContextRecord, Digest, Dn, Lineage, Posi
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use bridgehead::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use bridgehead::replication::engine::{
-    Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
+    Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Succession, Timing,
 };
 use bridgehead::replication::parts;
 use bridgehead::replication::transfer::{Base, Encoded, encode, encode_repair};
@@ -113,11 +113,14 @@ impl Replica {
             site: "paris".into(),
             key: SigningKey::from_bytes(&[1; 32]).verifying_key(),
             contexts: vec![CONTEXT.into()],
+            former: Vec::new(),
+            card: None,
         };
         let config = EngineConfig {
             site: "tokyo".into(),
             key: SigningKey::from_bytes(&[2; 32]),
             card: String::new(),
+            succession: Succession::default(),
             known: vec![known],
             partners: vec![Partner::new("hub")],
             timing: Timing::default(),

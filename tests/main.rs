@@ -17,4 +17,5 @@ mod relay; // TLS, Unix sockets, failover, draining, submission, many sessions, 
 mod simulation; // the real engine and codecs in seeded worlds of bad mail
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod transfers; // test vectors of transfers, also applied by a program that is not ours
+mod trust; // keys renewed, mailboxes moved, sites introduced, and who is refused
 mod vectors; // test vectors of the message format, also opened by a program that is not ours

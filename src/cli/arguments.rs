@@ -28,7 +28,10 @@ pub enum Command {
     /// Set up a site: configuration, key and data directory
     Init(Init),
     /// Print this site's card, to be given to the other site
-    Card(ConfigFile),
+    Card(Card),
+    /// This site's keys
+    #[command(subcommand)]
+    Key(Key),
     /// Connected sites
     #[command(subcommand)]
     Site(Site),
@@ -201,9 +204,52 @@ pub struct Init {
     pub context: Option<String>,
 }
 
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Card {
+    #[command(subcommand)]
+    pub word: Option<CardWord>,
+    #[command(flatten)]
+    pub site: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CardWord {
+    /// Have the other sites send to another mailbox; the present one is still taken
+    Move {
+        /// The new replication mailbox
+        #[arg(long, value_name = "ADDRESS")]
+        mailbox: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Renew the keys; the connected sites are told, by the former key's word
+    Roll(ConfigFile),
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Site {
-    /// Connect a site: verify its card and write sites.d/NAME.toml
+    /// List connected sites, and cards that wait for approval
+    List(ConfigFile),
+    /// Take a card that waits: of a site that was introduced, or a new one of a connected site
+    Approve {
+        #[arg(value_name = "SITE")]
+        name: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Forget a card that waits
+    Reject {
+        #[arg(value_name = "SITE")]
+        name: String,
+        #[command(flatten)]
+        site: ConfigFile,
+    },
+    /// Connect a site: verify its card and write sites.d/NAME.toml; or take a connected site's new card
     Add {
         /// The other site's card; `-` is standard input
         #[arg(value_name = "CARD")]

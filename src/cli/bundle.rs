@@ -91,7 +91,7 @@ pub fn apply(file: &Path, config_file: &Path) -> Result<u8, Failure> {
 fn events(engine: &mut Engine) -> Vec<Event> {
     let events = std::iter::from_fn(|| engine.output()).filter_map(|output| match output {
         Output::Event(event) => Some(event),
-        Output::Mail { .. } | Output::Card { .. } => None,
+        Output::Mail { .. } | Output::Card { .. } | Output::Introduced { .. } => None,
     });
     events.collect()
 }

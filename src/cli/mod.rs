@@ -17,11 +17,12 @@ mod quarantine;
 mod run;
 mod sample;
 mod site;
+mod trust;
 
 pub use arguments::Arguments;
 pub use failure::Failure;
 
-use arguments::{Bundle, Command, Entry, Format, Hold, Quarantine, Site};
+use arguments::{Bundle, Card, CardWord, Command, Entry, Format, Hold, Key, Quarantine, Site};
 
 use crate::directory::export::Options;
 
@@ -29,7 +30,14 @@ use crate::directory::export::Options;
 pub fn run(arguments: Arguments) -> Result<u8, Failure> {
     match arguments.command {
         Command::Init(init) => init::run(&init),
-        Command::Card(site) => site::card(&site.config),
+        Command::Card(Card { word: None, site }) => site::card(&site.config),
+        Command::Card(Card { word: Some(CardWord::Move { mailbox, site }), .. }) => {
+            trust::move_mailbox(&mailbox, &site.config)
+        }
+        Command::Key(Key::Roll(site)) => trust::roll_key(&site.config),
+        Command::Site(Site::List(site)) => trust::list(&site.config),
+        Command::Site(Site::Approve { name, site }) => trust::decide(&name, true, &site.config),
+        Command::Site(Site::Reject { name, site }) => trust::decide(&name, false, &site.config),
         Command::Site(Site::Add { card, site }) => site::add(&card, &site.config),
         Command::Site(Site::Pause(site)) => operator::pause(&site, true),
         Command::Site(Site::Resume(site)) => operator::pause(&site, false),

@@ -178,14 +178,14 @@ pub(super) fn say(config: &Config, word: &Word) -> Result<u8, Failure> {
     // Mail that followed from it is sent by the daemon once it runs.
     let events = std::iter::from_fn(|| engine.output()).filter_map(|output| match output {
         Output::Event(event) => Some(event),
-        Output::Mail { .. } | Output::Card { .. } => None,
+        Output::Mail { .. } | Output::Card { .. } | Output::Introduced { .. } => None,
     });
     println!("{}", operation::report(&events.collect::<Vec<_>>()));
     Ok(OK)
 }
 
 /// Asks the daemon; nothing when there is none.
-fn ask(config: &Config, operation: &Operation) -> Result<Option<u8>, Failure> {
+pub fn ask(config: &Config, operation: &Operation) -> Result<Option<u8>, Failure> {
     let socket = config.site.control_socket();
     let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? else {
         return Ok(None);

@@ -4,14 +4,16 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use jiff::Timestamp;
-
 use super::failure::{CANNOT_CREATE, CONFIG, DATA, Failure, IO, NO_PERMISSION, OK, OrFail};
 use super::init::write_new;
+use super::operator;
 use crate::config::{self, Config, Problems, partner};
-use crate::message::card::{Card, CardFields};
+use crate::control::operation::Operation;
+use crate::daemon::trust;
+use crate::message::card::{Card, CardError};
 use crate::message::keyfile::{self, KeyFileError};
 use crate::message::keys::SiteKey;
+use crate::message::own::OwnCardError;
 use crate::message::statement::STATEMENT_BYTES_MAX;
 
 /// Reads the configuration, or says everything that is wrong with it.
@@ -19,7 +21,7 @@ pub fn load(file: &Path) -> Result<Config, Failure> {
     config::load(file).map_err(refused)
 }
 
-fn refused(problems: Problems) -> Failure {
+pub fn refused(problems: Problems) -> Failure {
     eprintln!("{problems}");
     let count = problems.0.len();
     Failure::new(
@@ -42,21 +44,13 @@ pub fn read_key(config: &Config) -> Result<SiteKey, Failure> {
     })
 }
 
-/// This site's card, signed now.
+/// This site's card; a new one if what it says changed.
 pub fn issue(config: &Config, key: &SiteKey) -> Result<String, Failure> {
-    let issued = Timestamp::now();
-    let fields = CardFields {
-        name: config.site.name.clone(),
-        organization: config.site.organization.clone(),
-        mailbox: config.site.mailbox.clone(),
-        contexts: config.site.contexts.iter().map(ToString::to_string).collect(),
-        address_spaces: Vec::new(),
-        part_bytes_max: config.relay.limits.replication_message_bytes_max as u64 / 2,
-        // Seconds rise with every card that is issued by hand, without a counter to keep.
-        serial: issued.as_second().unsigned_abs(),
-        issued,
-    };
-    Card::issue(key, &fields).or_fail(CONFIG, || "the card".to_owned())
+    let own = trust::own_cards(config, key).map_err(|error| {
+        let status = if matches!(error, OwnCardError::File { .. }) { IO } else { CONFIG };
+        Failure::new(status, format!("the card: {error}"))
+    })?;
+    Ok(own.text().to_owned())
 }
 
 pub fn card(file: &Path) -> Result<u8, Failure> {
@@ -89,6 +83,9 @@ pub fn check(file: &Path) -> Result<u8, Failure> {
 pub fn add(card_file: &Path, file: &Path) -> Result<u8, Failure> {
     let config = load(file)?;
     let text = read_card(card_file)?;
+    if let Some(status) = succeed(&config, &text)? {
+        return Ok(status);
+    }
     let card = add_card(&config, &text)?;
     println!("Site {} is connected; its file is {}.", card.name(), site_file(&config, &card).display());
     println!("Its key's fingerprint is {}: compare it with the other administrator's.", card.fingerprint());
@@ -98,6 +95,39 @@ pub fn add(card_file: &Path, file: &Path) -> Result<u8, Failure> {
         card.fields.mailbox
     );
     Ok(OK)
+}
+
+/// A card of a site that is connected takes the place of the pinned one, if it may. None: the site is new.
+fn succeed(config: &Config, text: &str) -> Result<Option<u8>, Failure> {
+    let card = Card::parse_verified(text).or_fail(DATA, || "the card is refused".to_owned())?;
+    let name = card.name();
+    let Some(known) = config.partners.iter().find(|partner| partner.card.name() == name) else {
+        return Ok(None);
+    };
+    if known.card == card {
+        println!("Site {name} is connected already, with this very card.");
+        return Ok(Some(OK));
+    }
+    if let Err(error) = known.card.succeeded_by(text) {
+        let advice = match &error {
+            CardError::NotEndorsed => format!(
+                "ask the other administrator by telephone whether the fingerprint is {}; if it is, `bridgehead site detach {name}`, then add the card",
+                card.fingerprint()
+            ),
+            _ => "ask the other administrator for the present card".to_owned(),
+        };
+        return Err(Failure::new(
+            CANNOT_CREATE,
+            format!("{name} is connected, and the card is refused: {error}; {advice}"),
+        ));
+    }
+    let until = trust::pin(config, known, text).or_fail(DATA, || "the card is refused".to_owned())?;
+    println!("The new card of {name} is pinned: it is signed by the key that was known.");
+    if known.card.public != card.public {
+        println!("Its key's fingerprint is {} now; the former key counts until {until}.", card.fingerprint());
+    }
+    println!("Its replication mailbox is {}.", card.fields.mailbox);
+    Ok(Some(operator::ask(config, &Operation::Reload)?.unwrap_or(OK)))
 }
 
 /// Verifies a card and writes the connected site's file. The whole configuration is checked with it.

@@ -26,8 +26,8 @@ pub fn read(root: &Section, site: Option<&SiteConfig>) -> Option<RelayConfig> {
     if let Some(section) = root.section("limits") {
         read_limits(section, &mut config.limits);
     }
-    let mailbox = Path::parse(&site?.mailbox);
-    config.replication_mailboxes.extend(mailbox.ok());
+    let mailboxes = site?.mailboxes().map(|mailbox| Path::parse(mailbox));
+    config.replication_mailboxes.extend(mailboxes.flatten());
     Some(config)
 }
 

@@ -14,8 +14,11 @@ mod mail;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
 
 use crate::directory::dn::Dn;
 use crate::limits;
@@ -52,6 +55,8 @@ pub struct SiteConfig {
     pub organization: String,
     /// Where the other sites send.
     pub mailbox: String,
+    /// Where they sent before: taken as well, for mail that is under way.
+    pub former_mailboxes: Vec<String>,
     /// The naming contexts that this site masters.
     pub contexts: Vec<Dn>,
     pub key: PathBuf,
@@ -60,6 +65,21 @@ pub struct SiteConfig {
 }
 
 impl SiteConfig {
+    /// Our own cards, as issued.
+    pub fn cards(&self) -> PathBuf {
+        self.data.join("cards")
+    }
+
+    /// Cards that were offered and wait for the operator, one file each.
+    pub fn offered(&self) -> PathBuf {
+        self.data.join("offered")
+    }
+
+    /// Every mailbox that replication mail may come to, the present one first.
+    pub fn mailboxes(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.mailbox).chain(&self.former_mailboxes)
+    }
+
     /// Where commands reach the running daemon.
     pub fn control_socket(&self) -> PathBuf {
         self.data.join("control.sock")
@@ -70,6 +90,8 @@ impl SiteConfig {
 pub struct ReplicationConfig {
     pub timing: Timing,
     pub part_bytes_max: u64,
+    /// How long what is signed by a site's former key still counts after it renewed its keys.
+    pub former_keys: Duration,
 }
 
 /// Reads the configuration file and the connected sites' files.
@@ -123,6 +145,42 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
     document.finish(config)
 }
 
+/// The text of a configuration file with another mailbox; the present one joins `former_mailboxes`. All else stays.
+/// None: it has none.
+pub fn with_mailbox(text: &str, mailbox: &str) -> Option<String> {
+    let root = DeTable::parse(text).ok()?;
+    let (_, site) = root.get_ref().iter().find(|(name, _)| name.get_ref() == "site")?;
+    let site = site.get_ref().as_table()?;
+    let (span, present) = value(site, "mailbox")?;
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let mut former = vec![quoted(present.as_str()?)];
+    let mut after = text.to_owned();
+    let listed = value(site, "former_mailboxes");
+    if let Some((_, list)) = &listed {
+        let items = list.as_array().into_iter().flat_map(|list| list.iter());
+        let texts = items.filter_map(|item| item.get_ref().as_str()).chain(list.as_str());
+        former.extend(texts.filter(|text| *text != mailbox).map(quoted));
+    }
+    let former = format!("[{}]", former.join(", "));
+    // The later place first, so that the earlier one stays where it is.
+    let mut edits = vec![(span.clone(), quoted(mailbox))];
+    match listed {
+        Some((place, _)) => edits.push((place, former)),
+        None => {
+            let line_end = span.end + text[span.end..].find('\n').unwrap_or(text.len() - span.end);
+            edits.push((line_end..line_end, format!("\nformer_mailboxes = {former}")));
+        }
+    }
+    edits.sort_by_key(|(place, _)| std::cmp::Reverse(place.start));
+    edits.into_iter().for_each(|(place, new)| after.replace_range(place, &new));
+    Some(after)
+}
+
+fn value<'t>(table: &DeTable<'t>, key: &str) -> Option<(Range<usize>, DeValue<'t>)> {
+    let found = table.iter().find(|(name, _)| name.get_ref() == key);
+    found.map(|(_, value)| (value.span(), value.get_ref().clone()))
+}
+
 fn unreadable(file: &Path, error: &std::io::Error) -> Problems {
     let hint = match error.kind() {
         std::io::ErrorKind::NotFound => "`bridgehead init` writes one; --config names another",
@@ -142,6 +200,8 @@ fn read_site(section: Section, base: &Path) -> Option<SiteConfig> {
         section.required("mailbox", "where the other sites send their replication mail", |mailbox| {
             name::split_mailbox(mailbox).map(|_| mailbox.to_owned())
         });
+    let former_mailboxes =
+        section.list("former_mailboxes", |mailbox| name::split_mailbox(mailbox).map(|_| mailbox.to_owned()));
     let contexts = section.list("contexts", Dn::parse);
     if let Some(contexts) = &contexts {
         nested(contexts)
@@ -154,6 +214,7 @@ fn read_site(section: Section, base: &Path) -> Option<SiteConfig> {
         name: name?,
         organization: organization?,
         mailbox: mailbox?,
+        former_mailboxes: former_mailboxes.unwrap_or_default(),
         contexts,
         key,
         sites,
@@ -171,7 +232,11 @@ fn nested(contexts: &[Dn]) -> Option<String> {
 
 impl Default for ReplicationConfig {
     fn default() -> Self {
-        ReplicationConfig { timing: Timing::default(), part_bytes_max: limits::PART_BYTES_DEFAULT }
+        ReplicationConfig {
+            timing: Timing::default(),
+            part_bytes_max: limits::PART_BYTES_DEFAULT,
+            former_keys: limits::FORMER_KEYS,
+        }
     }
 }
 
@@ -197,6 +262,8 @@ fn read_replication(section: Section) -> Option<ReplicationConfig> {
     if let Some(bytes) = section.octets("part_bytes", bounds) {
         config.part_bytes_max = bytes;
     }
+    config.former_keys =
+        section.duration("former_keys", Duration::ZERO..400 * day).unwrap_or(config.former_keys);
     section.finish();
     Some(config)
 }

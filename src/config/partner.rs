@@ -14,7 +14,11 @@
 //!   nothing is taken on trust because it stands in a file.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use toml::de::DeTable;
 
 use super::SiteConfig;
 use super::problem::{Problem, Problems};
@@ -29,8 +33,37 @@ use crate::replication::engine::{Partner, Passage};
 pub struct PartnerConfig {
     pub file: PathBuf,
     pub card: Card,
+    /// The card as it came.
+    pub card_text: String,
+    /// Cards before that, and until when what is signed by their keys still counts.
+    pub former: Vec<FormerCard>,
+    /// Whether a card that succeeds this one is pinned without asking.
+    pub successors: Policy,
+    /// What is done about sites that this one introduces.
+    pub introductions: Policy,
+    /// Whether mail is exchanged with it; if not, it is known as a master, and nothing more.
+    pub exchange: bool,
     /// What the engine needs to know of the link; its `part_bytes_max` is the link's, the card's limit applies too.
     pub link: Partner,
+}
+
+/// A card that was pinned before the present one.
+#[derive(Clone, Debug)]
+pub struct FormerCard {
+    pub card: Card,
+    pub text: String,
+    /// Until then what is signed by its key still counts, for it may be under way.
+    pub until: Timestamp,
+}
+
+/// What is done about a card that a site tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing.
+    Off,
+    /// It waits for the operator: `bridgehead site list`.
+    Ask,
+    Accept,
 }
 
 /// Reads every connected site's file; they are checked against one another and against `own`.
@@ -62,6 +95,60 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, Problems> {
     Ok(paths)
 }
 
+/// The text of the file of a site that is known as a master, with which no mail is exchanged.
+pub fn print_introduced(card_text: &str, by: &str) -> String {
+    print(card_text).replacen(
+        "[link]\n",
+        &format!("[link]\nexchange = false             # introduced by {by}; no mail goes to it or is taken from it\n"),
+        1,
+    )
+}
+
+/// The file's text with a card that succeeds the pinned one, which goes on to count until `until`. All else in it
+/// stays as it is. None: the card or the file cannot be read.
+pub fn print_successor(
+    partner: &PartnerConfig,
+    text: &str,
+    card_text: &str,
+    now: Timestamp,
+    until: Timestamp,
+) -> Option<String> {
+    let mut former: Vec<_> = partner.former.iter().filter(|former| former.until > now).cloned().collect();
+    if Card::parse_verified(card_text).ok()?.public != partner.card.public {
+        former.push(FormerCard { card: partner.card.clone(), text: partner.card_text.clone(), until });
+    }
+    former.drain(..former.len().saturating_sub(FORMER_MAX));
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    let mut card = multi_line(card_text);
+    if !former.is_empty() {
+        card += &format!(
+            "\nformer = {}\nformer_until = {}",
+            list(former.iter().map(|former| multi_line(&former.text)).collect()),
+            list(former.iter().map(|former| format!("\"{}\"", former.until)).collect())
+        );
+    }
+    let root = DeTable::parse(text).ok()?;
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    for (key, value) in root.get_ref().iter() {
+        match key.get_ref().as_ref() {
+            "card" => edits.push((value.span(), card.clone())),
+            "former" | "former_until" => {
+                // With the end of its line.
+                let end = value.span().end + usize::from(text[value.span().end..].starts_with('\n'));
+                edits.push((key.span().start..end, String::new()));
+            }
+            _ => {}
+        }
+    }
+    edits.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
+    let mut after = text.to_owned();
+    edits.into_iter().for_each(|(span, new)| after.replace_range(span, &new));
+    Some(after)
+}
+
+/// Former cards that are kept.
+const FORMER_MAX: usize = 3;
+
 /// The text of a new connected site's file.
 pub fn print(card_text: &str) -> String {
     format!(
@@ -70,7 +157,10 @@ pub fn print(card_text: &str) -> String {
          #part_bytes = \"512 KiB\"     # the smaller of this, the general setting and the site's own limit\n\
          #hold_deletions_percent = 30 # more than this share of a naming context at once waits for `bridgehead hold approve`\n\
          #inbound = []                # only these naming contexts are taken; default: all that it masters or passes on\n\
-         #outbound = []               # only these naming contexts are sent; default: all\n",
+         #outbound = []               # only these naming contexts are sent; default: all\n\
+         #successors = \"accept\"       # a new card that its key endorsed: off, ask or accept\n\
+         #introductions = \"ask\"       # sites that it introduces: off, ask or accept\n\
+         #exchange = true             # false: no mail either way; its naming contexts come by way of others\n",
         multi_line(card_text)
     )
 }
@@ -85,12 +175,63 @@ fn multi_line(text: &str) -> String {
 pub fn parse(file: &Path, text: &str) -> Result<PartnerConfig, Problems> {
     let document = Document::parse(file, text);
     let root = document.root();
-    let card = root.required("card", "the site's card", Card::parse_verified);
+    let card = root.required("card", "the site's card", |text| {
+        Card::parse_verified(text).map(|card| (card, text.to_owned()))
+    });
+    let former = read_former(&root);
     let link = root.section("link");
-    let name = card.as_ref().map_or("", Card::name);
-    let link = link.map_or_else(|| unconfigured(name), |section| read_link(section, name));
+    let name = card.as_ref().map_or("", |(card, _)| card.name());
+    let mut settings = Settings::default();
+    let link = link.map_or_else(|| unconfigured(name), |section| read_link(section, name, &mut settings));
     root.finish();
-    document.finish(card.map(|card| PartnerConfig { file: file.to_owned(), card, link }))
+    let Settings { successors, introductions, exchange } = settings;
+    document.finish(card.map(|(card, card_text)| PartnerConfig {
+        file: file.to_owned(),
+        card,
+        card_text,
+        former,
+        successors,
+        introductions,
+        exchange,
+        link,
+    }))
+}
+
+fn read_former(root: &Section) -> Vec<FormerCard> {
+    let cards = root.list("former", |text| Card::parse_verified(text).map(|card| (card, text.to_owned())));
+    let times = root.list("former_until", |text| text.parse::<Timestamp>());
+    let (cards, times) = (cards.unwrap_or_default(), times.unwrap_or_default());
+    if cards.len() != times.len() {
+        root.refuse("former_until", "is to have one time for each card in `former`", "");
+    }
+    let both = cards.into_iter().zip(times);
+    both.map(|((card, text), until)| FormerCard { card, text, until }).collect()
+}
+
+/// What a link's section says that is not for the engine.
+struct Settings {
+    successors: Policy,
+    introductions: Policy,
+    exchange: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { successors: Policy::Accept, introductions: Policy::Ask, exchange: true }
+    }
+}
+
+impl std::str::FromStr for Policy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Policy, Self::Err> {
+        match text {
+            "off" => Ok(Policy::Off),
+            "ask" => Ok(Policy::Ask),
+            "accept" => Ok(Policy::Accept),
+            _ => Err("is not off, ask or accept"),
+        }
+    }
 }
 
 /// A link about which nothing was said.
@@ -102,7 +243,10 @@ fn unconfigured(name: &str) -> Partner {
     }
 }
 
-fn read_link(section: Section, name: &str) -> Partner {
+fn read_link(section: Section, name: &str, settings: &mut Settings) -> Partner {
+    settings.successors = section.parsed("successors", str::parse).unwrap_or(settings.successors);
+    settings.introductions = section.parsed("introductions", str::parse).unwrap_or(settings.introductions);
+    settings.exchange = section.boolean("exchange").unwrap_or(settings.exchange);
     let mut link = unconfigured(name);
     link.paused = section.boolean("paused").unwrap_or(false);
     link.one_way = section.boolean("one_way").unwrap_or(false);
@@ -121,7 +265,8 @@ fn read_link(section: Section, name: &str) -> Partner {
     link
 }
 
-fn clashes(partners: &[PartnerConfig], own: Option<&SiteConfig>) -> Vec<Problem> {
+/// What is wrong between connected sites, and between them and our own.
+pub fn clashes(partners: &[PartnerConfig], own: Option<&SiteConfig>) -> Vec<Problem> {
     let mut masters: Vec<(String, Dn)> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     if let Some(own) = own {

@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::operation;
 use crate::cli::failure::{DATA, NO, OK, TRY_AGAIN};
 use crate::config::Config;
+use crate::daemon::open_message;
 use crate::message::bundle::{BundleError, Reader, Writer};
 use crate::message::keys::SiteKey;
 use crate::message::random;
@@ -159,9 +160,5 @@ fn each(
 
 /// Opens one sealed message to this site.
 pub fn open(config: &Config, key: &SiteKey, sealed: &[u8]) -> Result<Opened, OpenError> {
-    let lookup = |name: &str| {
-        let partner = config.partners.iter().find(|partner| partner.card.name() == name);
-        partner.map(|partner| partner.card.clone())
-    };
-    seal::open(key, &config.site.name, lookup, sealed)
+    open_message(config, key, sealed, Timestamp::now())
 }

@@ -199,7 +199,7 @@ fn bundle_create(site: &str, conversation: &mut Conversation, daemon: &Daemon) -
             return Ok(TRY_AGAIN);
         }
     };
-    match bundle::write(&daemon.config(), daemon.key(), site, &messages, &mut conversation.out) {
+    match bundle::write(&daemon.config(), &daemon.key(), site, &messages, &mut conversation.out) {
         Ok(()) => {
             writeln!(conversation.err, "{}", operation::report(&events))?;
             Ok(OK)
@@ -215,7 +215,7 @@ fn bundle_apply(conversation: &mut Conversation, daemon: &Daemon) -> io::Result<
     let config = daemon.config();
     let aside = import::set_aside(&mut conversation.input, &config.site)?;
     let replicator = daemon.replicator();
-    let applied = bundle::apply(&config, daemon.key(), aside, &mut |input| replicator.tell(input));
+    let applied = bundle::apply(&config, &daemon.key(), aside, &mut |input| replicator.tell(input));
     match applied {
         Ok(done) => {
             writeln!(conversation.out, "{done}")?;

@@ -7,13 +7,16 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::Site;
 use super::counters::Mail;
+use crate::config::Config;
 use crate::listen::intercept::{Delivery, Intercept, InterceptedEnvelope};
 use crate::message::bounce::{self, Action, Bounce, Cause};
-use crate::message::seal::{self, Opened};
+use crate::message::keys::SiteKey;
+use crate::message::seal::{self, OpenError, Opened};
 use crate::message::{Refusal, mime, token};
 use crate::replication::engine::quarantine::UNPROVED_COPY_BYTES_MAX;
 use crate::replication::engine::{BounceStatus, Header, Input, Outcome};
@@ -86,12 +89,31 @@ fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, R
     }
     let attachment = mime::extract(message).map_err(|error| error.refusal())?;
     let config = site.config();
-    let lookup = |name: &str| {
-        let partner = config.partners.iter().find(|partner| partner.card.name() == name);
-        partner.map(|partner| partner.card.clone())
-    };
-    let opened = seal::open(&site.key, &config.site.name, lookup, &attachment.sealed);
+    let opened = open(&config, &site.key.load(), &attachment.sealed, Timestamp::now());
     opened.map(|opened| Found::Sealed(opened, attachment.message_id)).map_err(|error| error.refusal())
+}
+
+/// Opens a message of a site that we exchange mail with. What the key of a former card signed may be under way for a
+/// while after that was replaced.
+pub fn open(config: &Config, key: &SiteKey, sealed: &[u8], now: Timestamp) -> Result<Opened, OpenError> {
+    // The present card first, then the former ones, newest first.
+    let card = |name: &str, former: usize| {
+        let partner =
+            config.partners.iter().find(|partner| partner.exchange && partner.card.name() == name)?;
+        let before = partner.former.iter().rev().filter(|former| now < former.until);
+        [&partner.card].into_iter().chain(before.map(|former| &former.card)).nth(former).cloned()
+    };
+    let mut opened = seal::open(key, &config.site.name, |name| card(name, 0), sealed);
+    let mut former = 1;
+    while let Err(OpenError::Forged(site)) = &opened {
+        if card(site, former).is_none() {
+            break;
+        }
+        let again = seal::open(key, &config.site.name, |name| card(name, former), sealed);
+        former += 1;
+        opened = again;
+    }
+    opened
 }
 
 async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: usize) -> Reply {
@@ -140,10 +162,12 @@ fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> 
     let noted = Reply::new(250, Enhanced(2, 0, 0), "noted");
     let config = site.config();
     let mailbox = envelope.mailbox.as_str();
-    let returned_to = token::split_return_path(&config.site.mailbox, mailbox).flatten();
+    let own = config.site.mailboxes();
+    let returned_to = own.filter_map(|own| token::split_return_path(own, mailbox)).flatten().next();
     let tokens = returned_to.into_iter().chain(bounce.tokens.iter().map(String::as_str));
     let sites = || config.partners.iter().map(|partner| partner.card.name());
-    let sent = tokens.filter_map(|token| site.key.check_token(token, sites())).next();
+    let key = site.key.load();
+    let sent = tokens.filter_map(|token| key.check_token(token, sites())).next();
     let (Some((to, mail)), Some(recipient)) = (sent, bounce.worst()) else {
         warn!(event = "bounce-ignored", mailbox, "a report about nothing that we sent");
         return noted;

@@ -13,6 +13,7 @@ mod events;
 mod intercept;
 mod recipients;
 mod submission;
+pub mod trust;
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -31,21 +32,26 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::cli::failure::{CONFIG, Failure, IO, OrFail, TRY_AGAIN, UNAVAILABLE};
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Config, PartnerConfig, Problems};
 use crate::control::{import, server};
 use crate::directory::StoreError;
 use crate::directory::sqlite::{SqliteReader, SqliteStore};
 use crate::listen::intercept::InterceptedEnvelope;
 use crate::listen::{self, Listener, Service};
+use crate::message::keyfile;
 use crate::message::keys::SiteKey;
+use crate::message::own::OwnCardError;
 use crate::relay::Relay;
 use crate::replication::engine::hold::holds;
-use crate::replication::engine::{EngineConfig, KnownSite, Partner, quarantine};
+use crate::replication::engine::{
+    EngineConfig, FormerKey, KnownSite, Partner, PinnedCard, Succession, quarantine,
+};
 use crate::replication::status;
 use crate::smtp::{Path, Reply};
 
 use counters::ReplicationCounters;
 use intercept::Interceptor;
+pub use intercept::open as open_message;
 use measured::{Measured, Picture};
 use recipients::KnownRecipients;
 use replicator::Replicator;
@@ -56,7 +62,7 @@ const SUBMISSIONS_END: Duration = Duration::from_secs(10);
 /// What the daemon's rooms share of the site.
 pub struct Site {
     config: ArcSwap<Config>,
-    key: SiteKey,
+    key: ArcSwap<SiteKey>,
     replicator: Replicator,
     counters: Arc<ReplicationCounters>,
 }
@@ -82,8 +88,8 @@ impl Daemon {
         self.site.config()
     }
 
-    pub fn key(&self) -> &SiteKey {
-        &self.site.key
+    pub fn key(&self) -> Arc<SiteKey> {
+        self.site.key.load_full()
     }
 
     pub fn replicator(&self) -> &Replicator {
@@ -115,7 +121,7 @@ impl Daemon {
 
     fn picture(&self) -> Result<Picture, StoreError> {
         let config = self.config();
-        let engine = engine_config(&config, &self.site.key);
+        let engine = engine_config(&config, &self.site.key.load());
         let mut reader = SqliteReader::open(&config.site.data)?;
         let snapshot = reader.snapshot()?;
         Ok(Picture {
@@ -141,10 +147,15 @@ impl Daemon {
                 hint,
             ));
         }
+        let failed = |error: String| Problems::whole_file(&before.file, error, "");
+        let key = keyfile::read(&after.site.key).map_err(|error| failed(error.to_string()))?;
+        let engine = full_engine_config(&after, &key).map_err(|error| failed(error.to_string()))?;
         after.relay.trace_id = before.relay.trace_id.clone();
         self.relay.reconfigure(Arc::new(after.relay.clone()));
-        self.site.replicator.configure(engine_config(&after, &self.site.key));
+        // The keys and cards first: what the engine then sends is sealed by them.
+        self.site.key.store(Arc::new(key));
         self.site.config.store(Arc::new(after));
+        self.site.replicator.configure(engine);
         info!(event = "reloaded", "the configuration is in force");
         Ok(())
     }
@@ -167,7 +178,8 @@ impl Daemon {
 
 /// What the engine is told of the configuration.
 pub fn engine_config(config: &Config, key: &SiteKey) -> EngineConfig {
-    let partners = config.partners.iter().map(|partner| {
+    let linked = config.partners.iter().filter(|partner| partner.exchange);
+    let partners = linked.map(|partner| {
         let limit = config.replication.part_bytes_max.min(partner.card.fields.part_bytes_max);
         Partner { part_bytes_max: partner.link.part_bytes_max.min(limit), ..partner.link.clone() }
     });
@@ -175,15 +187,31 @@ pub fn engine_config(config: &Config, key: &SiteKey) -> EngineConfig {
         site: partner.card.name().to_owned(),
         key: partner.card.public.signing,
         contexts: partner.card.fields.contexts.clone(),
+        former: former_keys(partner),
+        card: Some(PinnedCard { serial: partner.card.fields.serial, text: partner.card_text.clone() }),
     });
     EngineConfig {
         site: config.site.name.clone(),
         key: key.signing().clone(),
         card: String::new(),
+        succession: Succession::default(),
         known: known.collect(),
         partners: partners.collect(),
         timing: config.replication.timing.clone(),
     }
+}
+
+/// The same, with our own cards and our word for others, as the engine tells them.
+fn full_engine_config(config: &Config, key: &SiteKey) -> Result<EngineConfig, OwnCardError> {
+    let own = trust::own_cards(config, key)?;
+    let mut engine = engine_config(config, key);
+    trust::told_by_us(&mut engine, config, key, &own);
+    Ok(engine)
+}
+
+fn former_keys(partner: &PartnerConfig) -> Vec<FormerKey> {
+    let former = partner.former.iter();
+    former.map(|one| FormerKey { key: one.card.public.signing, until: one.until.as_millisecond() }).collect()
 }
 
 /// Runs until a signal asks it to stop.
@@ -195,17 +223,24 @@ pub fn run(mut config: Config, key: SiteKey) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.or_fail(IO, || "the runtime".to_owned())?;
     let (mail, queue) = mpsc::unbounded_channel();
+    let (tell, told) = mpsc::unbounded_channel();
+    let engine = full_engine_config(&config, &key).or_fail(IO, || "this site's card".to_owned())?;
     let counters: Arc<ReplicationCounters> = Arc::default();
-    let started = Replicator::start(store, engine_config(&config, &key), mail, counters.clone());
+    let started = Replicator::start(store, engine, mail, tell, counters.clone());
     let (replicator, thread) = started.or_fail(IO, || "the replicator".to_owned())?;
     let socket = config.site.control_socket();
-    let site = Arc::new(Site { config: ArcSwap::from_pointee(config), key, replicator, counters });
+    let site = Arc::new(Site {
+        config: ArcSwap::from_pointee(config),
+        key: ArcSwap::from_pointee(key),
+        replicator,
+        counters,
+    });
     let relay = {
         let _entered = runtime.enter();
         Relay::new(Arc::new(site.config().relay.clone()))
     };
     let submission = runtime.spawn(submission::run(site.clone(), relay.clone(), queue));
-    let served = runtime.block_on(serve(&site, relay, control));
+    let served = runtime.block_on(serve(&site, relay, control, told));
     finish(&site, thread);
     // With the replicator the queue has ended; what is on its way to the next hop may arrive.
     if runtime.block_on(async { timeout(SUBMISSIONS_END, submission).await }).is_err() {
@@ -242,6 +277,7 @@ async fn serve(
     site: &Arc<Site>,
     relay: Arc<Relay>,
     control: std::os::unix::net::UnixListener,
+    told: mpsc::UnboundedReceiver<trust::Told>,
 ) -> Result<(), Failure> {
     // Before anything listens: whoever can reach the daemon may also stop it.
     let signals = Signals::install()?;
@@ -268,6 +304,7 @@ async fn serve(
         let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {address}, for metrics"))?;
         tokio::spawn(endpoint::serve(bound, daemon.clone()));
     }
+    tokio::spawn(trust::run(daemon.clone(), told));
     server::serve(control, daemon.clone()).or_fail(IO, || "the control socket".to_owned())?;
     info!(event = "started", site = config.site.name, version = env!("CARGO_PKG_VERSION"), "ready");
     tell_systemd(&[NotifyState::Ready]);

@@ -19,10 +19,12 @@ use tracing::error;
 
 use super::counters::ReplicationCounters;
 use super::events;
+use super::trust::Told;
 use crate::directory::sqlite::SqliteStore;
 use crate::directory::{StoreError, Write};
 use crate::replication::engine::bundle::Bundled;
 use crate::replication::engine::{Engine, EngineConfig, Event, Header, Input, Outcome, Output};
+use crate::replication::wire::KeyId;
 
 /// Requests that share one transaction, at the most.
 const GROUP_MAX: usize = 256;
@@ -36,6 +38,8 @@ pub struct Mail {
     /// The message's sequence number.
     pub mail: u64,
     pub payload: Vec<u8>,
+    /// The key of ours that the site knows us by.
+    pub signer: KeyId,
 }
 
 /// What a job leaves behind: its answer, and the naming contexts whose position it raised.
@@ -97,15 +101,16 @@ pub enum ReplicatorError<E> {
 }
 
 impl Replicator {
-    /// Starts the thread. Mail to be sent goes to `mail`. The handle ends once [`Replicator::stop`] was called.
+    /// Starts the thread. Mail to be sent goes to `mail`, cards that sites tell to `told`. The handle ends once [`Replicator::stop`] was called.
     pub fn start(
         store: SqliteStore,
         config: EngineConfig,
         mail: async_mpsc::UnboundedSender<Mail>,
+        told: async_mpsc::UnboundedSender<Told>,
         counters: Arc<ReplicationCounters>,
     ) -> std::io::Result<(Replicator, thread::JoinHandle<()>)> {
         let (requests, queue) = mpsc::channel();
-        let worker = Worker { store, engine: None, config, queue, mail, counters, outputs: Vec::new() };
+        let worker = Worker { store, engine: None, config, queue, mail, told, counters, outputs: Vec::new() };
         let thread =
             thread::Builder::new().name("replicator".into()).stack_size(8 << 20).spawn(|| worker.run())?;
         Ok((Replicator { requests }, thread))
@@ -188,6 +193,7 @@ struct Worker {
     queue: mpsc::Receiver<Request>,
     mail: async_mpsc::UnboundedSender<Mail>,
     counters: Arc<ReplicationCounters>,
+    told: async_mpsc::UnboundedSender<Told>,
     /// What the engine decided in this transaction.
     outputs: Vec<Output>,
 }
@@ -328,16 +334,18 @@ impl Worker {
     fn act(&mut self) {
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Mail { to, mail, payload } => {
+                Output::Mail { to, mail, payload, signer } => {
                     // A closed channel means that we are stopping; the engine sends again after the start.
-                    let _ = self.mail.send(Mail { to, mail, payload });
+                    let _ = self.mail.send(Mail { to, mail, payload, signer });
                 }
                 Output::Event(event) => {
                     self.counters.event(&event);
                     events::log(&event);
                 }
-                Output::Card { site, .. } => {
-                    tracing::info!(event = "card-told", site, "the site told a card; the pinned one holds");
+                // When nobody listens any more we are stopping; what is told is told again.
+                Output::Card { site, cards } => drop(self.told.send(Told::Cards { site, cards })),
+                Output::Introduced { by, introductions } => {
+                    drop(self.told.send(Told::Introductions { by, introductions }));
                 }
             }
         }
@@ -348,7 +356,7 @@ impl Worker {
 fn events_of(outputs: &[Output]) -> Vec<Event> {
     let events = outputs.iter().filter_map(|output| match output {
         Output::Event(event) => Some(event.clone()),
-        Output::Mail { .. } | Output::Card { .. } => None,
+        Output::Mail { .. } | Output::Card { .. } | Output::Introduced { .. } => None,
     });
     events.collect()
 }

@@ -19,6 +19,7 @@ use crate::message::seal::{self, Header};
 use crate::message::{random, token};
 use crate::relay::Relay;
 use crate::replication::engine::Input;
+use crate::replication::wire::key_id;
 use crate::smtp::{Envelope, Path};
 
 /// Mails under way to next hops at once.
@@ -82,12 +83,14 @@ fn compose(site: &Site, mail: &Mail) -> Result<(Envelope, Vec<u8>), String> {
     let card = &partner.ok_or_else(|| format!("no site {} is connected", mail.to))?.card;
     let time = Timestamp::now();
     let header = Header { from: config.site.name.clone(), to: mail.to.clone(), seq: mail.mail, time };
+    let key = site.key.load_full();
+    let signing = key.signing_as(|key| key_id(key) == mail.signer).unwrap_or_else(|| (*key).clone());
     let sealed =
-        seal::seal(&site.key, card, &header, &mail.payload, &mut random::system()).map_err(|error| {
+        seal::seal(&signing, card, &header, &mail.payload, &mut random::system()).map_err(|error| {
             error!(event = "seal-failed", site = mail.to, %error, "a message could not be sealed");
             error.to_string()
         })?;
-    let token = site.key.make_token(&mail.to, mail.mail);
+    let token = key.make_token(&mail.to, mail.mail);
     let letter = Letter {
         from: (&config.site.name, &config.site.mailbox),
         to: (card.name(), &card.fields.mailbox),

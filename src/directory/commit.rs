@@ -22,7 +22,7 @@ use super::attributes::{Attribute, AttributeError, Attributes};
 use super::change::{Change, Modification, Operation};
 use super::context::{ContextRecord, context_by_number, put_context};
 use super::difference::difference;
-use super::digest;
+use super::digest::{self, Summary};
 use super::dn::{Dn, Rdn};
 use super::entry::{self, Entry, uuid_in_batch};
 use super::log::{Appender, Touched};
@@ -478,4 +478,12 @@ fn attributes_of_root(rdn: &Rdn) -> Result<Attributes, Refusal> {
     };
     let class = [("objectClass", class.as_bytes().to_vec())];
     Ok(Attributes::from_pairs(class.into_iter().chain(pairs))?)
+}
+/// The same state at the next USN, for it to be signed anew.
+pub fn restate(tx: &mut dyn Write, number: u32) -> Result<(), StoreError> {
+    let Some(mut context) = context_by_number(tx.as_read(), number)? else { return Ok(()) };
+    context.position.usn += 1;
+    let reached = Summary { entries: context.entries, digest: context.digest };
+    Appender::new().finish(tx, number, context.position.usn, reached)?;
+    put_context(tx, &context)
 }

@@ -44,7 +44,7 @@ pub struct CardFields {
     pub contexts: Vec<String>,
     /// Domains whose people it describes. They inform; they never route mail.
     pub address_spaces: Vec<String>,
-    /// Octets of the largest mail that its mail system takes.
+    /// Octets of the largest payload that its mail system takes; the mail around it is up to half as large again.
     pub part_bytes_max: u64,
     /// Raised with every card that the site issues.
     pub serial: u64,
@@ -117,12 +117,22 @@ impl Card {
         Ok(new)
     }
 
-    /// Follows several successions, oldest first, for a site that missed some; those already known are passed over.
+    /// Follows several successions, oldest first, for a site that missed some; those already known, and those before
+    /// them, are passed over. The last one must be reached, or be known.
     pub fn succeeded_by_all<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<Card, CardError> {
-        texts.into_iter().try_fold(self.clone(), |known, text| match known.succeeded_by(text) {
-            Err(CardError::OldSerial { .. }) => Ok(known),
-            next => next,
-        })
+        let mut known = self.clone();
+        let mut last = Ok(());
+        for text in texts {
+            last = match known.succeeded_by(text) {
+                Ok(next) => {
+                    known = next;
+                    Ok(())
+                }
+                Err(CardError::OldSerial { .. }) => Ok(()),
+                Err(error) => Err(error),
+            };
+        }
+        last.map(|()| known)
     }
 
     pub fn name(&self) -> &str {

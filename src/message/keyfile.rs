@@ -79,10 +79,20 @@ pub fn replace(path: &Path, key: &SiteKey) -> Result<(), KeyFileError> {
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => write_new(&new, key)
+            .and_then(|()| keep_owner(path, &new))
             .and_then(|()| std::fs::rename(&new, path))
             .and_then(|()| sync_directory(path)),
     }
     .map_err(failed)
+}
+
+/// Whoever renews the keys, the daemon's user must be able to read them.
+fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
+    let (old, own) = (std::fs::metadata(old)?, std::fs::metadata(new)?);
+    if (old.uid(), old.gid()) == (own.uid(), own.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(new, Some(old.uid()), Some(old.gid()))
 }
 
 fn write_new(path: &Path, key: &SiteKey) -> io::Result<()> {

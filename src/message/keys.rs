@@ -74,6 +74,17 @@ impl SiteKey {
         (self.pairs.len() > 1).then(|| SiteKey { pairs: self.pairs[1..].to_vec() })
     }
 
+    /// The former pairs' signing keys, newest first.
+    pub fn former_signing(&self) -> Vec<VerifyingKey> {
+        self.pairs[1..].iter().map(|pair| pair.signing.verifying_key()).collect()
+    }
+
+    /// These keys with that signing key and its sealing key as the current ones, if they are among them.
+    pub fn signing_as(&self, chosen: impl Fn(&VerifyingKey) -> bool) -> Option<SiteKey> {
+        let at = self.pairs.iter().position(|pair| chosen(&pair.signing.verifying_key()))?;
+        Some(SiteKey { pairs: self.pairs[at..].to_vec() })
+    }
+
     /// The current pair alone, once everybody has heard.
     pub fn without_former(&self) -> SiteKey {
         SiteKey { pairs: self.pairs[..1].to_vec() }

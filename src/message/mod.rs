@@ -22,6 +22,7 @@ pub mod keys;
 pub mod mime;
 pub mod name;
 pub mod open;
+pub mod own;
 pub mod random;
 pub mod seal;
 pub mod statement;

@@ -12,7 +12,7 @@ use minicbor::{Decode, Encode};
 use super::engine::Timing;
 use super::pacing::{RoundTrip, Window};
 use super::parts::TransferId;
-use super::wire::{DigestItem, Notice, Standing};
+use super::wire::{DigestItem, Notice, Pinned, Standing};
 use crate::directory::{Digest, Position, Read, StoreError, Table, Write};
 
 /// Milliseconds since 1970, UTC.
@@ -87,6 +87,9 @@ pub struct Peer {
     pub card_told: Option<u64>,
     #[n(29)]
     pub card_heard: Option<u64>,
+    /// Which of our cards the site goes by, by its own word.
+    #[n(40)]
+    pub pinned: Option<Pinned>,
     /// Times the question was put.
     #[n(25)]
     #[cbor(default)]

@@ -9,9 +9,10 @@
 //!   One CBOR map (RFC 8949) with small numbers for keys; times are milliseconds since 1970, UTC.
 //!   ```text
 //!   message = {0 protocol, ?1 heard, ?2 hello, 3 [vector item], ?4 [request], ?5 [part], ?6 [digests],
-//!              ?7 [notice], ?8 answer wanted}
+//!              ?7 [notice], ?8 answer wanted, ?9 [introduction text]}
 //!   heard   = {0 sequence number heard last, 1 milliseconds between hearing and telling}
-//!   hello   = {0 card text, 1 capabilities, 2 part_bytes_max, 3 this answers your hello}
+//!   hello   = {0 card text, 1 capabilities, 2 part_bytes_max, 3 this answers your hello,
+//!              ?4 [former card text], ?5 [serial, id of the signing key] of the receiver's card as pinned here}
 //!   vector  = {0 context, ?1 position, ?2 digest, 3 standing}
 //!   request = {0 context, ?1 base position, ?2 base digest, ?3 transfer id, 4 [[first, last] missing part]}
 //!   part    = {0 context, 1 part (see parts)}
@@ -25,8 +26,10 @@
 //! FAILURE
 //!   [`WireError`]: the sender's fault; the message is refused and nothing of it takes effect.
 
+use ed25519_dalek::VerifyingKey;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::cbor::list;
@@ -43,6 +46,9 @@ pub const PARTS_MAX: usize = 4096;
 pub const DIGESTS_MAX: usize = 256;
 pub const NOTICES_MAX: usize = 64;
 pub const CARD_BYTES_MAX: usize = 16 << 10;
+/// Former cards in a hello.
+pub const FORMER_CARDS_MAX: usize = 8;
+pub const INTRODUCTIONS_MAX: usize = 1024;
 pub const NAME_BYTES_MAX: usize = 1024;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// Runs of missing parts in one request; the rest is asked for next time.
@@ -78,6 +84,10 @@ pub struct Message {
     #[n(8)]
     #[cbor(default, skip_if = "not")]
     pub answer_wanted: bool,
+    /// The sender's word for the sites whose naming contexts it passes on.
+    #[n(9)]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, INTRODUCTIONS_MAX>")]
+    pub introductions: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -102,6 +112,33 @@ pub struct Hello {
     pub part_bytes_max: u64,
     #[n(3)]
     pub answer: bool,
+    /// Its cards before this one, oldest first, for a receiver that missed some.
+    #[n(4)]
+    #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, FORMER_CARDS_MAX>")]
+    pub former_cards: Vec<String>,
+    /// Which of the receiver's cards the sender goes by.
+    #[n(5)]
+    pub pinned: Option<Pinned>,
+}
+
+/// A card that is pinned: its serial, and the id of its signing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Pinned {
+    #[n(0)]
+    pub serial: u64,
+    #[n(1)]
+    pub key: KeyId,
+}
+
+/// The first octets of a hash of a signing key.
+pub type KeyId = minicbor::bytes::ByteArray<8>;
+
+/// The id of a signing key.
+pub fn key_id(key: &VerifyingKey) -> KeyId {
+    let hash =
+        Sha256::new().chain_update(b"bridgehead signing key 1\0").chain_update(key.as_bytes()).finalize();
+    std::array::from_fn(|at| hash[at]).into()
 }
 
 /// Where the sender stands with one naming context.
@@ -215,6 +252,7 @@ impl Message {
             digests: Vec::new(),
             notices: Vec::new(),
             answer_wanted: false,
+            introductions: Vec::new(),
         }
     }
 
@@ -242,7 +280,11 @@ impl Message {
     fn within_bounds(&self) -> Result<(), WireError> {
         let bound = |holds: bool, what| if holds { Ok(()) } else { Err(WireError::Bound(what)) };
         let name = |name: &str| name.len() <= NAME_BYTES_MAX;
-        bound(self.hello.iter().all(|hello| hello.card.len() <= CARD_BYTES_MAX), "card")?;
+        if let Some(hello) = &self.hello {
+            let cards = || hello.former_cards.iter().chain([&hello.card]);
+            bound(cards().all(|card| card.len() <= CARD_BYTES_MAX), "cards")?;
+        }
+        bound(self.introductions.iter().all(|text| text.len() <= 2 * CARD_BYTES_MAX), "introductions")?;
         bound(self.vector.iter().all(|item| name(&item.context)), "context names")?;
         bound(self.digests.iter().all(|item| name(&item.context)), "context names")?;
         bound(self.notices.iter().all(|notice| notice.text.len() <= TEXT_BYTES_MAX), "notices")?;
@@ -294,8 +336,14 @@ mod tests {
             standing: Standing::Follows,
         }]);
         message.heard = Some(Heard { seq: 9, held_ms: 120 });
-        message.hello =
-            Some(Hello { card: "card".into(), capabilities: 1, part_bytes_max: 65536, answer: true });
+        message.hello = Some(Hello {
+            card: "card".into(),
+            capabilities: 1,
+            part_bytes_max: 65536,
+            answer: true,
+            former_cards: vec!["older card".into()],
+            pinned: Some(Pinned { serial: 3, key: [4; 8].into() }),
+        });
         message.parts.push(PartItem {
             context: "ou=north,o=example".into(),
             part: Part {

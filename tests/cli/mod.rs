@@ -99,7 +99,12 @@ fn a_card_that_was_altered_is_refused() {
     assert!(!paris.directory.join("sites.d/tokyo.toml").exists());
     paris.accept_card_of(&tokyo);
     let again = paris.run(&["site", "add", paris.directory.join("tokyo.card").to_str().unwrap()]);
-    assert_eq!(status(&again), 73, "{}", said(&again));
+    assert_eq!(status(&again), 0, "the very same card: {}", said(&again));
+    let elsewhere = Scratch::new("other-tokyo");
+    let other = site(&elsewhere, "tokyo");
+    fs::write(&altered, other.ok(&["card"])).unwrap();
+    let output = paris.run(&["site", "add", altered.to_str().unwrap()]);
+    assert_eq!(status(&output), 73, "another key: {}", said(&output));
     let own = scratch.join("own.card");
     fs::write(&own, paris.ok(&["card"])).unwrap();
     let output = paris.run(&["site", "add", own.to_str().unwrap()]);

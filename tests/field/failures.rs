@@ -337,7 +337,14 @@ fn f17_what_partners_say_of_addresses_never_routes_mail() {
     assert!(!cards.is_empty());
     for card in cards {
         let mut message = Message::new(Vec::new());
-        message.hello = Some(Hello { card, capabilities: 0, part_bytes_max: 1 << 20, answer: false });
+        message.hello = Some(Hello {
+            card,
+            capabilities: 0,
+            part_bytes_max: 1 << 20,
+            answer: false,
+            former_cards: Vec::new(),
+            pinned: None,
+        });
         insider.send(&message).expect(250);
     }
     sleep(Duration::from_secs(2));

@@ -91,7 +91,7 @@ pub fn assert_data_is_clean(data: &Path) {
         .map(|file| file.expect("a file").file_name().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    let known = |name: &String| matches!(name.as_str(), "lock") || name.starts_with("directory.db");
+    let known = |name: &String| matches!(name.as_str(), "lock" | "cards") || name.starts_with("directory.db");
     assert!(files.iter().all(known), "files that nobody expects: {files:?}");
     let mut reader = SqliteReader::open(data).expect("the store opens");
     let snapshot = reader.snapshot().expect("a snapshot");

@@ -122,9 +122,9 @@ impl Site {
         let (mut mails, mut events) = (Vec::new(), Vec::new());
         while let Some(output) = self.engine.output() {
             match output {
-                Output::Mail { to, mail, payload } => mails.push((to, mail, payload)),
+                Output::Mail { to, mail, payload, .. } => mails.push((to, mail, payload)),
                 Output::Event(event) => events.push(event),
-                Output::Card { .. } => {}
+                Output::Card { .. } | Output::Introduced { .. } => {}
             }
         }
         Came { mails, events, outcome: Some(outcome) }

@@ -107,6 +107,8 @@ impl World {
                 site: names[n].clone(),
                 key: keys[n].verifying_key(),
                 contexts: vec![context(n)],
+                former: Vec::new(),
+                card: None,
             })
             .collect();
         let mut sites = Vec::new();
@@ -132,6 +134,7 @@ impl World {
                 site: names[n].clone(),
                 key: keys[n].clone(),
                 card: format!("card of {}", names[n]),
+                succession: Default::default(),
                 known: known.clone(),
                 partners: partners.collect(),
                 timing: Timing::default(),

@@ -47,6 +47,21 @@ impl ByHand {
         }
     }
 
+    /// Carries mail both ways for so long, also what is still sent to Tokyo's former mailbox.
+    pub fn carry_to_both_for(&self, former: &str, time: Duration) {
+        let end = std::time::Instant::now() + time;
+        while std::time::Instant::now() < end {
+            for mail in self.from_paris.take() {
+                assert!(mail.is_for(&self.tokyo.mailbox) || mail.is_for(former), "{mail:?}");
+                deliver_at(&self.tokyo, former, &mail.message).expect(250);
+            }
+            for mail in self.from_tokyo.take() {
+                deliver(&self.paris, &mail.message).expect(250);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What Paris sends next, not delivered.
     pub fn intercept_from_paris(&self) -> Vec<Recorded> {
         self.paris.ok(&["sync"]);
@@ -59,7 +74,12 @@ impl ByHand {
 
 /// Hands a message to a site's replication mailbox by SMTP; the reply to the final dot, or the refusal before it.
 pub fn deliver(to: &Site, message: &[u8]) -> Reply {
-    let mailbox = format!("<{}>", to.mailbox);
+    deliver_at(to, &to.mailbox, message)
+}
+
+/// The same, to a mailbox of the site that is not the one that this test goes by.
+pub fn deliver_at(to: &Site, mailbox: &str, message: &[u8]) -> Reply {
+    let mailbox = format!("<{mailbox}>");
     Client::greet(to.address).transact("<somebody@outside.example>", &[&mailbox], message)
 }
 

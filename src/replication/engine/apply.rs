@@ -287,8 +287,9 @@ impl Turn<'_> {
                 return Ok(Done::Not);
             }
         };
+        let known = self.contexts.len();
         let Some(record) = self.record_of(checkpoint)? else { return Ok(Done::Not) };
-        let number = record.number;
+        let (number, is_new) = (record.number, self.contexts.len() > known);
         let Some(partner) = self.config.partner(from) else { return Ok(Done::Not) };
         let before = self.entries_before(partner, &record, manifest)?;
         self.tx.savepoint()?;
@@ -325,6 +326,9 @@ impl Turn<'_> {
                     self.taken_back(from, number, checkpoint)?;
                 }
                 self.moved(from, peer, &name)?;
+                if is_new {
+                    self.tell_news(from)?;
+                }
                 Ok(Done::Applied)
             }
             Err(TransferError::Store(error)) => Err(error),

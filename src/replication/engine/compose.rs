@@ -5,7 +5,6 @@
 //!   smallest of our limit for the site, the site's own, and what bounces taught, but for a vector that alone is larger.
 
 use super::config::{Partner, same_context};
-use super::inbound::card_name;
 use super::serve::in_flight;
 use super::turn::{Turn, point};
 use super::{Event, Output};
@@ -15,7 +14,7 @@ use crate::replication::pacing::millis;
 use crate::replication::parts::{self, Assembly, Outgoing};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
 use crate::replication::transfer::{self, Base, EncodeError, Encoded};
-use crate::replication::wire::{self, Heard, Hello, Message, PartItem, Request, VectorItem};
+use crate::replication::wire::{self, Heard, Message, PartItem, Request, VectorItem};
 
 /// Parts are never smaller than this.
 pub const PART_BYTES_MIN: u64 = 16 << 10;
@@ -101,17 +100,8 @@ impl Turn<'_> {
     pub(super) fn compose_hello(&mut self, partner: &Partner, peer: &mut Peer) {
         let mut message = Message::new(Vec::new());
         message.hello = Some(self.hello(partner, peer, false));
+        message.introductions = self.introductions(partner);
         self.mail(partner, peer, message);
-    }
-
-    fn hello(&self, partner: &Partner, peer: &mut Peer, answer: bool) -> Hello {
-        peer.card_told = Some(card_name(&self.config.card));
-        Hello {
-            card: self.config.card.clone(),
-            capabilities: 0,
-            part_bytes_max: partner.part_bytes_max,
-            answer,
-        }
     }
 
     /// Everything that is due to a site that answered.
@@ -135,6 +125,9 @@ impl Turn<'_> {
             peer.hellos += 1;
             let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
             peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+        }
+        if first.hello.is_some() {
+            first.introductions = self.introductions(partner);
         }
         let asking = peer.ask_again_at.is_some_and(|at| at <= self.now);
         let stalled = flown && peer.links.iter().any(|link| link.chain.iter().any(Flight::has_unsent));
@@ -180,11 +173,12 @@ impl Turn<'_> {
                 .filter(|flight| flight.transfer == item.part.transfer)
                 .for_each(|flight| flight.seq = mail);
         }
+        let signer = self.signer(peer, message.hello.is_some());
         let payload = message.encode();
         let today = self.now.div_euclid(86_400_000);
         let spent = if peer.day.0 == today { peer.day.1 } else { 0 };
         peer.day = (today, spent + payload.len() as u64);
-        self.outputs.push_back(Output::Mail { to: partner.site.clone(), mail, payload });
+        self.outputs.push_back(Output::Mail { to: partner.site.clone(), mail, payload, signer });
     }
 
     /// The questions that are due, after a last look at whether they are still worth asking.

@@ -15,6 +15,7 @@ pub struct EngineConfig {
     pub key: SigningKey,
     /// Our card, as sent in the hello.
     pub card: String,
+    pub succession: Succession,
     /// Every site whose card is pinned, linked to us or not: whose word on a naming context counts.
     pub known: Vec<KnownSite>,
     /// The sites that we exchange mail with.
@@ -28,8 +29,42 @@ pub struct KnownSite {
     pub site: String,
     /// Verifies this site's checkpoints.
     pub key: VerifyingKey,
+    /// Keys that it had before; they count for what is still under way.
+    pub former: Vec<FormerKey>,
+    /// Its card as pinned; None: it has none, and what it tells is not looked at.
+    pub card: Option<PinnedCard>,
     /// The naming contexts that it masters, as DNs.
     pub contexts: Vec<String>,
+}
+
+/// How others get from our former cards to the present one, and to those of the sites behind us.
+#[derive(Clone, Debug, Default)]
+pub struct Succession {
+    /// The serial of our card; 0: nobody needs to know it.
+    pub serial: u64,
+    /// Our cards before this one, oldest first.
+    pub former_cards: Vec<String>,
+    /// Our signing keys before this one, newest first.
+    pub former_keys: Vec<VerifyingKey>,
+    /// Our word for other sites, as signed: the site's name, and the statement.
+    pub introductions: Vec<(String, String)>,
+    /// The largest part that our own mail system takes in, in octets of payload; 0: as much as the link's.
+    pub takes_bytes_max: u64,
+}
+
+/// A key that a site had before it renewed its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerKey {
+    pub key: VerifyingKey,
+    /// From then on it does not count any more; milliseconds since 1970, UTC.
+    pub until: i64,
+}
+
+/// Of a pinned card, what the engine needs to see that a site tells another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedCard {
+    pub serial: u64,
+    pub text: String,
 }
 
 /// A site that we exchange mail with.
@@ -143,9 +178,21 @@ impl EngineConfig {
         self.partners.iter().find(|partner| partner.site == site)
     }
 
+    pub fn known(&self, site: &str) -> Option<&KnownSite> {
+        self.known.iter().find(|known| known.site == site)
+    }
+
     /// The site whose pinned card says that it masters `context`.
     pub fn master(&self, context: &str) -> Option<&KnownSite> {
         self.known.iter().find(|known| known.contexts.iter().any(|name| same_context(name, context)))
+    }
+}
+
+impl KnownSite {
+    /// The keys whose word counts at this time, the present one first.
+    pub fn keys(&self, now: i64) -> impl Iterator<Item = &VerifyingKey> {
+        let former = self.former.iter().filter(move |former| now < former.until).map(|former| &former.key);
+        std::iter::once(&self.key).chain(former)
     }
 }
 

@@ -5,8 +5,6 @@
 //!   its parts and its wish for them; vectors, round trips and hellos count from the newest message alone.
 //!   So an old message, replayed, can cost a little mail, never state.
 
-use sha2::{Digest as _, Sha256};
-
 use super::apply::Received;
 use super::turn::{Turn, sooner};
 use super::{BounceStatus, Event, Header, Outcome, Output, Refusal};
@@ -14,7 +12,7 @@ use crate::directory::StoreError;
 use crate::replication::pacing::{Freshness, millis};
 use crate::replication::peer::{Millis, Peer, Trouble, TroubleKind};
 use crate::replication::provenance::Carrier;
-use crate::replication::wire::{Heard, Hello, Message};
+use crate::replication::wire::{Heard, Message};
 
 impl Turn<'_> {
     pub(super) fn receive(
@@ -52,6 +50,12 @@ impl Turn<'_> {
             }
             if let Some(hello) = &message.hello {
                 self.greeted(from, &mut peer, hello);
+            } else {
+                self.heard_by_former_card(&mut peer);
+            }
+            if !message.introductions.is_empty() {
+                let (by, introductions) = (from.to_owned(), message.introductions.clone());
+                self.outputs.push_back(Output::Introduced { by, introductions });
             }
         }
         let carrier = Carrier { seq: header.seq, message_id: header.message_id, at: self.now };
@@ -121,20 +125,6 @@ impl Turn<'_> {
         if sample >= 0 {
             peer.round_trip.measure(sample);
         }
-    }
-
-    fn greeted(&mut self, from: &str, peer: &mut Peer, hello: &Hello) {
-        let heard = Some(card_name(&hello.card));
-        if peer.card_heard != heard {
-            peer.card_heard = heard;
-            self.outputs.push_back(Output::Card { site: from.to_owned(), card: hello.card.clone() });
-        }
-        peer.takes_bytes_max = Some(hello.part_bytes_max);
-        peer.hello_at = None;
-        peer.hellos = 0;
-        peer.hello_owed |= !hello.answer;
-        // Either way it wants to know what we hold.
-        peer.answer_at = Some(self.now);
     }
 
     pub(super) fn sent(&mut self, to: &str, _mail: u64) -> Result<(), StoreError> {
@@ -212,12 +202,6 @@ impl Turn<'_> {
         self.put_back(to, peer);
         Ok(())
     }
-}
-
-/// Enough of a card's hash to notice that it changed.
-pub(super) fn card_name(card: &str) -> u64 {
-    let hash = Sha256::digest(card.as_bytes());
-    hash[..8].iter().fold(0, |name, octet| name << 8 | u64::from(*octet))
 }
 
 /// A number this far ahead of our clock, in milliseconds, was never ours: ten years.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::directory::Position;
+use crate::replication::wire::KeyId;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -75,10 +76,13 @@ pub enum BounceStatus {
 /// One thing to do.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Seal this for `to` with `mail` as its sequence number, and submit it.
-    Mail { to: String, mail: u64, payload: Vec<u8> },
-    /// The site told its card, and it is not the one that it told before: check it against the pinned one.
-    Card { site: String, card: String },
+    /// Seal this for `to` with `mail` as its sequence number, sign it with that key of ours, and submit it.
+    Mail { to: String, mail: u64, payload: Vec<u8>, signer: KeyId },
+    /// The site told its card, and it is not the one that is pinned: its cards, oldest first. Check whether they
+    /// lead on from the pinned one.
+    Card { site: String, cards: Vec<String> },
+    /// The site gave its word for other sites.
+    Introduced { by: String, introductions: Vec<String> },
     /// Log this.
     Event(Event),
 }

@@ -7,6 +7,8 @@
 //!   replica stands. A carrier that tells another lineage, or puts an old state behind a newer one, is refused.
 //!   Two signed lineages of one invocation are a fork, which is reported and held.
 
+use ed25519_dalek::VerifyingKey;
+
 use super::turn::{Turn, point};
 use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
@@ -50,15 +52,19 @@ impl Turn<'_> {
         asked: Asked,
     ) -> Result<Verdict, StoreError> {
         let name = said.context.to_string();
-        let own = self.config.key.verifying_key();
         let ours = self.context(&name).is_some_and(|record| record.master == self.config.site);
-        let Some(key) = ours.then_some(&own).or(self.config.master(&name).map(|master| &master.key)) else {
+        let keys = self.keys_of(&name, ours);
+        if keys.is_empty() {
             return Ok(Verdict::Refuse("no pinned card says who masters it".into()));
-        };
-        let checkpoint = match manifest.checkpoint.verify(key) {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => return Ok(Verdict::Refuse(error.to_string())),
-        };
+        }
+        let proved = keys.iter().map(|key| manifest.checkpoint.verify(key));
+        // Of several keys the first one's complaint is told: that is the present one.
+        let checkpoint =
+            match proved.reduce(|first, other| if first.is_ok() { first } else { other.or(first) }) {
+                Some(Ok(checkpoint)) => checkpoint,
+                Some(Err(error)) => return Ok(Verdict::Refuse(error.to_string())),
+                None => return Ok(Verdict::Wait),
+            };
         let record = self.context(&name).cloned();
         let Some((record, held)) = record.and_then(|record| point(&record).map(|held| (record, held))) else {
             return Ok(match manifest.base {
@@ -87,6 +93,17 @@ impl Turn<'_> {
             }
             Base::At(..) | Base::Nothing | Base::Repair => onward(&record, held, manifest, checkpoint, asked),
         })
+    }
+}
+
+impl Turn<'_> {
+    /// The keys whose word on a naming context counts now.
+    fn keys_of(&self, name: &str, ours: bool) -> Vec<VerifyingKey> {
+        if ours {
+            let former = self.config.succession.former_keys.iter().copied();
+            return std::iter::once(self.config.key.verifying_key()).chain(former).collect();
+        }
+        self.config.master(name).map_or_else(Vec::new, |master| master.keys(self.now).copied().collect())
     }
 }
 

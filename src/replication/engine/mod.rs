@@ -36,6 +36,7 @@ pub mod quarantine;
 pub mod repair;
 pub mod restore;
 pub mod serve;
+mod succession;
 pub mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,7 +44,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use config::{EngineConfig, KnownSite, Partner, Passage, Timing};
+pub use config::{EngineConfig, FormerKey, KnownSite, Partner, Passage, PinnedCard, Succession, Timing};
 pub use interface::{BounceStatus, Event, Header, Input, Outcome, Output, Refusal, Shown};
 
 use super::peer::{Millis, Peer};

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use super::Event;
 use super::config::Partner;
-use super::inbound::card_name;
 use super::serve::{PROBE_PARTS, in_flight};
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
@@ -26,11 +25,13 @@ impl Turn<'_> {
     /// The engine begins to run: sites that never answered are greeted, the others get what was committed
     /// since the engine heard of a commit last.
     pub(super) fn start(&mut self) -> Result<(), StoreError> {
+        self.restate()?;
         self.each_other_partner(None, |turn, partner, peer| {
             // A card that changed is told again, until it is heard.
-            let told = peer.card_told == Some(card_name(&turn.config.card));
-            if peer.hello_at.is_none() && !(peer.answered && told) {
+            let told = peer.card_told == Some(turn.to_tell(partner));
+            if !(peer.answered && told) && (peer.hello_at.is_none() || peer.answered) {
                 peer.hello_at = Some(turn.now);
+                peer.hellos = 0;
             }
             for record in &turn.contexts {
                 let name = record.dn.to_string();
@@ -61,8 +62,9 @@ impl Turn<'_> {
             peer.asked_seq = None;
             peer.questions = 0;
             peer.ask_again_at = Some(turn.now);
-            if !peer.answered {
+            if !peer.answered || !turn.goes_by_our_card(peer) {
                 peer.hello_at = Some(turn.now);
+                peer.hellos = 0;
             }
             for link in &mut peer.links {
                 link.push_at = link.push_at.map(|_| turn.now);
@@ -213,6 +215,9 @@ impl Turn<'_> {
         let behind = link.head() != point(&record) && point(&record).is_some();
         let owed = std::mem::take(&mut link.owed);
         if !behind || !link.wanted || !(self.sends(partner, &record) || owed) {
+            return Ok(());
+        }
+        if record.master == self.config.site && self.knows_another_key(peer) {
             return Ok(());
         }
         let passed = link.theirs.is_none_or(|(position, _)| record.is_on_history(&position));

@@ -190,7 +190,11 @@ impl<'t> Turn<'t> {
                 .map_err(|error| StoreError::Damaged(format!("the checkpoint of {}: {error}", record.dn)))?;
             if let Ok(said) = signed.claimed() {
                 let lineage = record.lineage.digest();
-                if (said.position, said.digest, said.lineage) == (record.position, record.digest, lineage) {
+                let ours = record.master == self.config.site;
+                let current = !ours || signed.verify(&self.config.key.verifying_key()).is_ok();
+                if current
+                    && (said.position, said.digest, said.lineage) == (record.position, record.digest, lineage)
+                {
                     return Ok(Some(signed));
                 }
                 after = said.time.saturating_add(jiff::SignedDuration::from_secs(1)).unwrap_or(said.time);

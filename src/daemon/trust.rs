@@ -1,0 +1,296 @@
+//! Cards that sites tell: whether they succeed the pinned ones, and what becomes of sites that are introduced.
+//!
+//! PROMISES
+//!   A pinned card is replaced only by one that its own key signed or endorsed, with a later serial, whoever brings
+//!   it; all else in the site's file stays. The former card counts on for a stated time, for mail that is under way.
+//!   A site that a partner introduces becomes known as a master of naming contexts, by policy or by the operator's
+//!   word; no mail goes to it and none is taken from it, and no route changes.
+//!
+//! LIMITS
+//!   [`OFFERED_MAX`] cards wait for the operator.
+//!
+//! FAILURE
+//!   What is refused is logged with the reason. A file that cannot be written is tried again when the card is told
+//!   again, which it is until we go by it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fs, io};
+
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::{error, info, warn};
+
+use super::Daemon;
+use crate::config::partner::{self, Policy};
+use crate::config::{Config, PartnerConfig};
+use crate::message::card::{Card, CardError, CardFields};
+use crate::message::introduction::{Introduction, IntroductionError};
+use crate::message::keys::SiteKey;
+use crate::message::own::{self, OwnCardError, OwnCards};
+use crate::replication::engine::{EngineConfig, Succession};
+
+/// Cards that may wait for the operator.
+pub const OFFERED_MAX: usize = 64;
+
+/// What a connected site told.
+pub enum Told {
+    /// Its own cards, oldest first.
+    Cards {
+        site: String,
+        cards: Vec<String>,
+    },
+    Introductions {
+        by: String,
+        introductions: Vec<String>,
+    },
+}
+
+/// Why a card was not pinned.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    Card(#[from] CardError),
+    #[error(transparent)]
+    Introduction(#[from] IntroductionError),
+    #[error("{0}")]
+    Clash(String),
+    #[error("{by} speaks in the name of {introducer}")]
+    NotItsWord { by: String, introducer: String },
+    #[error("{OFFERED_MAX} cards wait for the operator already")]
+    TooMany,
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+}
+
+/// This site's cards, with a new one if what the last one says is not so any more.
+pub fn own_cards(config: &Config, key: &SiteKey) -> Result<OwnCards, OwnCardError> {
+    let fields = CardFields {
+        name: config.site.name.clone(),
+        organization: config.site.organization.clone(),
+        mailbox: config.site.mailbox.clone(),
+        contexts: config.site.contexts.iter().map(ToString::to_string).collect(),
+        address_spaces: Vec::new(),
+        part_bytes_max: config.relay.limits.replication_message_bytes_max as u64 / 2,
+        serial: 0,
+        issued: Timestamp::UNIX_EPOCH,
+    };
+    own::settle(&config.site.cards(), key, &fields, Timestamp::now())
+}
+
+/// What the engine tells of us, and of the sites behind us.
+pub fn told_by_us(engine: &mut EngineConfig, config: &Config, key: &SiteKey, own: &OwnCards) {
+    let mut introductions = Vec::new();
+    for partner in &config.partners {
+        let former = partner.former.iter().map(|former| (&former.card, &former.text));
+        for (card, text) in former.chain([(&partner.card, &partner.card_text)]) {
+            // The card's own time, so that the statement stays the same.
+            match Introduction::issue(key, &config.site.name, card.fields.issued, text) {
+                Ok(statement) => introductions.push((card.name().to_owned(), statement)),
+                Err(error) => {
+                    warn!(event = "introduction-failed", site = card.name(), %error, "not introduced")
+                }
+            }
+        }
+    }
+    engine.card = own.text().to_owned();
+    engine.succession = Succession {
+        serial: own.current().fields.serial,
+        former_cards: own.former_texts().map(str::to_owned).collect(),
+        former_keys: key.former_signing(),
+        introductions,
+        takes_bytes_max: own.current().fields.part_bytes_max,
+    };
+}
+
+/// Considers what sites tell, one after the other, until the replicator is gone.
+pub async fn run(daemon: Arc<Daemon>, mut told: UnboundedReceiver<Told>) {
+    while let Some(told) = told.recv().await {
+        let daemon = daemon.clone();
+        let considered = tokio::task::spawn_blocking(move || consider(&daemon, told)).await;
+        if let Err(failure) = considered {
+            error!(event = "card-failed", %failure, "a card could not be looked at");
+        }
+    }
+}
+
+fn consider(daemon: &Daemon, told: Told) {
+    match told {
+        Told::Cards { site, cards } => {
+            let config = daemon.config();
+            let Some(partner) = config.partners.iter().find(|partner| partner.card.name() == site) else {
+                return;
+            };
+            let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
+            if let Err(error) = succeed(daemon, &config, partner, &cards, partner.successors) {
+                warn!(event = "card-refused", site, %error, "the site told a card that does not count; the pinned one holds");
+            }
+        }
+        Told::Introductions { by, introductions } => {
+            for text in introductions {
+                if let Err(error) = introduced(daemon, &by, &text) {
+                    warn!(event = "introduction-refused", by, %error, "a site that was introduced is not taken");
+                }
+            }
+        }
+    }
+}
+
+/// A site that is known tells cards, or has them told.
+fn succeed(
+    daemon: &Daemon,
+    config: &Config,
+    partner: &PartnerConfig,
+    cards: &[&str],
+    policy: Policy,
+) -> Result<(), TrustError> {
+    let card = partner.card.succeeded_by_all(cards.iter().copied())?;
+    let Some(text) = cards.last().filter(|_| card.fields.serial > partner.card.fields.serial) else {
+        return Ok(());
+    };
+    let site = card.name();
+    match policy {
+        Policy::Off => {
+            info!(event = "card-told", site, "the site has a new card; it is not taken, by policy")
+        }
+        Policy::Ask => offer(config, &card, text, site)?,
+        Policy::Accept => {
+            let until = pin(config, partner, text)?;
+            let (fingerprint, mailbox) = (card.fingerprint(), &card.fields.mailbox);
+            info!(event = "card-pinned", site, fingerprint, mailbox, serial = card.fields.serial, %until,
+                "the site's new card is pinned; it was signed by the known key, which counts until then");
+            reload(daemon);
+        }
+    }
+    Ok(())
+}
+
+fn reload(daemon: &Daemon) {
+    if let Err(problems) = daemon.reload() {
+        for problem in problems.0 {
+            error!(event = "reload-refused", %problem, "the configuration in force stays");
+        }
+    }
+}
+
+/// Puts a card that succeeds the pinned one in its place. Until when the former one counts.
+pub fn pin(config: &Config, partner: &PartnerConfig, card_text: &str) -> Result<Timestamp, TrustError> {
+    let now = Timestamp::now();
+    let until = now.saturating_add(config.replication.former_keys).unwrap_or(Timestamp::MAX);
+    let until = until.round(jiff::Unit::Second).unwrap_or(until);
+    let failed = |source| TrustError::File { path: partner.file.clone(), source };
+    let text = fs::read_to_string(&partner.file).map_err(failed)?;
+    let unread = || TrustError::Clash(format!("{} cannot be read", partner.file.display()));
+    let after = partner::print_successor(partner, &text, card_text, now, until).ok_or_else(unread)?;
+    let pinned =
+        partner::parse(&partner.file, &after).map_err(|problems| TrustError::Clash(problems.to_string()))?;
+    let mut others = config.partners.clone();
+    others.retain(|other| other.file != partner.file);
+    sound(config, others, pinned)?;
+    own::write(&partner.file, &after).map_err(failed)?;
+    Ok(until)
+}
+
+/// Whether this site can stand beside the others.
+fn sound(config: &Config, mut others: Vec<PartnerConfig>, new: PartnerConfig) -> Result<(), TrustError> {
+    others.push(new);
+    match partner::clashes(&others, Some(&config.site)).first() {
+        None => Ok(()),
+        Some(problem) => Err(TrustError::Clash(problem.message.clone())),
+    }
+}
+
+fn introduced(daemon: &Daemon, by: &str, text: &str) -> Result<(), TrustError> {
+    let config = daemon.config();
+    let Some(introducer) = config.partners.iter().find(|partner| partner.card.name() == by) else {
+        return Ok(());
+    };
+    let read = Introduction::parse_verified(text, |name| (name == by).then(|| introducer.card.clone()))?;
+    if read.introducer != by {
+        return Err(TrustError::NotItsWord { by: by.to_owned(), introducer: read.introducer });
+    }
+    let (card, card_text) = (read.card, read.card_text);
+    if card.name() == config.site.name {
+        return Err(TrustError::Clash("it is this site's own name".to_owned()));
+    }
+    if let Some(known) = config.partners.iter().find(|partner| partner.card.name() == card.name()) {
+        return succeed(daemon, &config, known, &[&card_text], known.successors);
+    }
+    match introducer.introductions {
+        Policy::Off => Ok(()),
+        Policy::Ask => offer(&config, &card, &card_text, by),
+        Policy::Accept => {
+            accept(&config, &card, &card_text, by)?;
+            info!(
+                event = "site-introduced",
+                site = card.name(),
+                by,
+                fingerprint = card.fingerprint(),
+                "known as a master from now on; no mail goes to it"
+            );
+            reload(daemon);
+            Ok(())
+        }
+    }
+}
+
+/// Writes the file of a site that was introduced.
+pub fn accept(config: &Config, card: &Card, card_text: &str, by: &str) -> Result<(), TrustError> {
+    let path = config.site.sites.join(format!("{}.toml", card.name()));
+    let text = partner::print_introduced(card_text, by);
+    let new = partner::parse(&path, &text).map_err(|problems| TrustError::Clash(problems.to_string()))?;
+    sound(config, config.partners.clone(), new)?;
+    own::write(&path, &text).map_err(|source| TrustError::File { path, source })
+}
+
+/// A card waits for the operator.
+fn offer(config: &Config, card: &Card, card_text: &str, by: &str) -> Result<(), TrustError> {
+    let directory = config.site.offered();
+    let path = directory.join(format!("{}.card", card.name()));
+    let text = format!("# told by {by}\n{card_text}");
+    if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    let failed = |source| TrustError::File { path: path.clone(), source };
+    fs::create_dir_all(&directory).map_err(failed)?;
+    if !path.exists() && fs::read_dir(&directory).map_err(failed)?.count() >= OFFERED_MAX {
+        return Err(TrustError::TooMany);
+    }
+    own::write(&path, &text).map_err(failed)?;
+    info!(
+        event = "card-offered",
+        site = card.name(),
+        by,
+        fingerprint = card.fingerprint(),
+        "a card waits for the operator: `bridgehead site list`, `bridgehead site approve`"
+    );
+    Ok(())
+}
+
+/// A card that waits for the operator.
+pub struct Offered {
+    pub card: Card,
+    pub text: String,
+    pub by: String,
+    pub file: PathBuf,
+}
+
+/// Every card that waits, by name.
+pub fn offered(config: &Config) -> io::Result<Vec<Offered>> {
+    let listing = match fs::read_dir(config.site.offered()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing?,
+    };
+    let mut found = Vec::new();
+    for file in listing {
+        let file = file?.path();
+        let told = fs::read_to_string(&file)?;
+        let (first, text) = told.split_once('\n').unwrap_or_default();
+        if let (Ok(card), Some(by)) = (Card::parse_verified(text), first.strip_prefix("# told by ")) {
+            found.push(Offered { card, text: text.to_owned(), by: by.to_owned(), file });
+        }
+    }
+    found.sort_by(|a, b| a.card.name().cmp(b.card.name()));
+    Ok(found)
+}

@@ -1,0 +1,173 @@
+//! Cards and keys change: what of ours is told to whom, by which key we sign, what the others tell.
+//!
+//! PROMISES
+//!   A site is told of our new card until it says that it goes by it; until then what goes to it is signed by the
+//!   key that it knows. A site that missed several cards gets the way from any of them to the present one.
+//!   After our keys were renewed, every naming context of ours is stated again under the new key, so that
+//!   hubs need no word of the former one for long.
+//!   What a site tells of itself or of others changes nothing here: it goes out for the pinned cards to decide.
+
+use sha2::{Digest as _, Sha256};
+
+use super::Output;
+use super::config::Partner;
+use super::turn::{Turn, sooner};
+use crate::directory::{StoreError, Table, commit};
+use crate::replication::checkpoint::SignedCheckpoint;
+use crate::replication::pacing::millis;
+use crate::replication::peer::Peer;
+use crate::replication::wire::{self, Hello, KeyId, Pinned, key_id};
+
+impl Turn<'_> {
+    /// The site says who it is, what it takes, and whom it takes us for.
+    pub(super) fn greeted(&mut self, from: &str, peer: &mut Peer, hello: &Hello) {
+        let heard = card_name(&hello.card);
+        let news = match self.config.known(from).and_then(|known| known.card.as_ref()) {
+            Some(pinned) => card_name(&pinned.text) != heard,
+            None => peer.card_heard != Some(heard),
+        };
+        peer.card_heard = Some(heard);
+        if news && !hello.card.is_empty() {
+            let cards = hello.former_cards.iter().chain([&hello.card]).cloned().collect();
+            self.outputs.push_back(Output::Card { site: from.to_owned(), cards });
+        }
+        peer.takes_bytes_max = Some(hello.part_bytes_max);
+        peer.pinned = hello.pinned;
+        if self.goes_by_our_card(peer) {
+            peer.hello_at = None;
+            peer.hellos = 0;
+            // What waited for our new key to be known.
+            peer.links.iter_mut().filter(|link| link.wanted).for_each(|link| link.push_at = Some(self.now));
+        } else {
+            let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
+            peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+        }
+        peer.hello_owed |= !hello.answer;
+        // Either way it wants to know what we hold.
+        peer.answer_at = Some(self.now);
+    }
+
+    /// A site that does not go by our card is heard: it can be reached, so it is told soon.
+    pub(super) fn heard_by_former_card(&self, peer: &mut Peer) {
+        if !self.goes_by_our_card(peer) {
+            let wait = millis(self.config.timing.retry_min).saturating_mul(1 << peer.hellos.min(16));
+            peer.hello_at = sooner(peer.hello_at, self.now + wait);
+        }
+    }
+
+    /// Whether the site would refuse what our present key signs, until it has heard of it.
+    pub(super) fn knows_another_key(&self, peer: &Peer) -> bool {
+        let own = key_id(&self.config.key.verifying_key());
+        !self.goes_by_our_card(peer) && peer.pinned.is_some_and(|pinned| pinned.key != own)
+    }
+
+    pub(super) fn goes_by_our_card(&self, peer: &Peer) -> bool {
+        let serial = self.config.succession.serial;
+        serial == 0 || peer.pinned.is_some_and(|pinned| pinned.serial >= serial)
+    }
+
+    /// What we tell of ourselves. A hash of it is kept, so that what changed is told again.
+    pub(super) fn hello(&self, partner: &Partner, peer: &mut Peer, answer: bool) -> Hello {
+        peer.card_told = Some(self.to_tell(partner));
+        let takes = self.config.succession.takes_bytes_max;
+        Hello {
+            card: self.config.card.clone(),
+            capabilities: 0,
+            part_bytes_max: if takes == 0 { partner.part_bytes_max } else { takes },
+            answer,
+            former_cards: self.config.succession.former_cards.clone(),
+            pinned: self.pinned(&partner.site),
+        }
+    }
+
+    fn pinned(&self, site: &str) -> Option<Pinned> {
+        let known = self.config.known(site)?;
+        Some(Pinned { serial: known.card.as_ref()?.serial, key: key_id(&known.key) })
+    }
+
+    pub(super) fn to_tell(&self, partner: &Partner) -> u64 {
+        let serial = self.pinned(&partner.site).map_or(0, |pinned| pinned.serial);
+        let taken = self.config.known.iter().flat_map(|known| &known.contexts);
+        let taken = taken.filter(|context| self.takes(partner, context)).cloned();
+        let mut told = vec![self.config.card.clone(), serial.to_string()];
+        told.extend(taken);
+        told.extend(self.introductions(partner));
+        card_name(&told.join("\n"))
+    }
+
+    /// Our word for the sites whose naming contexts we pass on to this one, as much as fits one message.
+    pub(super) fn introductions(&self, partner: &Partner) -> Vec<String> {
+        let passed = |site: &str| {
+            let theirs = self.contexts.iter().filter(|record| record.master == site);
+            site != partner.site && theirs.into_iter().any(|record| self.sends(partner, record))
+        };
+        let all = self.config.succession.introductions.iter();
+        let mut room = partner.part_bytes_max as usize / 2;
+        all.filter(|(site, _)| passed(site))
+            .map(|(_, text)| text.clone())
+            .take_while(|text| {
+                let fits = text.len() <= room;
+                room = room.saturating_sub(text.len());
+                fits
+            })
+            .take(wire::INTRODUCTIONS_MAX)
+            .collect()
+    }
+
+    /// What we tell of ourselves and others changed: whoever has not heard it gets a hello.
+    pub(super) fn tell_news(&mut self, except: &str) -> Result<(), StoreError> {
+        self.each_other_partner(Some(except), |turn, partner, peer| {
+            let news = peer.answered && peer.card_told != Some(turn.to_tell(partner));
+            if news {
+                peer.hello_at = Some(turn.now);
+                peer.hellos = 0;
+            }
+            news
+        })
+    }
+
+    /// The key that the site knows us by. While it does not answer to our card, each hello tries another.
+    pub(super) fn signer(&self, peer: &Peer, hello: bool) -> KeyId {
+        let own = key_id(&self.config.key.verifying_key());
+        let known = peer.pinned.map(|pinned| pinned.key);
+        if !hello || self.goes_by_our_card(peer) {
+            return known.filter(|key| self.is_ours(key)).unwrap_or(own);
+        }
+        let former = self.config.succession.former_keys.iter().map(key_id);
+        let keys: Vec<KeyId> =
+            known.into_iter().chain([own]).chain(former).filter(|key| self.is_ours(key)).collect();
+        keys[peer.hellos.saturating_sub(1) as usize % keys.len()]
+    }
+
+    fn is_ours(&self, id: &KeyId) -> bool {
+        let own = [self.config.key.verifying_key()];
+        own.iter().chain(&self.config.succession.former_keys).any(|key| key_id(key) == *id)
+    }
+
+    /// After our keys were renewed: each naming context of ours at its next USN, unchanged, for the new key to sign.
+    pub(super) fn restate(&mut self) -> Result<(), StoreError> {
+        let own = self.config.key.verifying_key();
+        let ours = self
+            .contexts
+            .iter()
+            .filter(|record| record.master == self.config.site && record.position.usn > 0);
+        let numbers: Vec<u32> = ours.map(|record| record.number).collect();
+        for number in numbers {
+            let Some(bytes) = self.tx.get(Table::Checkpoint, &number.to_be_bytes())? else { continue };
+            let by_former =
+                SignedCheckpoint::from_bytes(&bytes).is_ok_and(|signed| signed.verify(&own).is_err());
+            if by_former {
+                self.tx.delete(Table::Checkpoint, &number.to_be_bytes())?;
+                commit::restate(self.tx, number)?;
+                self.committed(number)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Enough of a card's hash to notice that it changed.
+fn card_name(card: &str) -> u64 {
+    let hash = Sha256::digest(card.trim().as_bytes());
+    hash[..8].iter().fold(0, |name, octet| name << 8 | u64::from(*octet))
+}
