@@ -52,7 +52,7 @@ impl Attribute {
 
     fn check(&self) -> Result<(), AttributeError> {
         let Attribute { name, values } = self;
-        if !is_attribute_name(name) {
+        if !is_attribute_name(name) || RESERVED.iter().any(|word| same_name(word, name)) {
             return Err(AttributeError::Name(name.clone()));
         }
         if values.is_empty() {
@@ -226,6 +226,9 @@ impl IntoIterator for Attributes {
         self.sorted.into_iter()
     }
 }
+
+/// Words of LDIF's own: an entry that had them as attributes would read as an instruction where it is written out.
+const RESERVED: [&str; 2] = ["changetype", "control"];
 
 /// Up to this many values, comparing each with each is faster than hashing them.
 const FEW: usize = 8;

@@ -243,3 +243,12 @@ proptest! {
         let _ = read(text.concat().as_bytes());
     }
 }
+
+/// Found by fuzzing: written out first, as names are sorted, such an attribute made another record of it.
+#[test]
+fn words_of_ldif_are_no_attributes() {
+    for word in ["changetype", "ChangeType", "control"] {
+        let text = format!("dn: o=a\no: a\n{word}: delete\n");
+        assert!(Reader::new(text.as_bytes()).any(|read| read.is_err()), "{word}");
+    }
+}
