@@ -127,6 +127,8 @@ pub struct Assembly {
     partner: String,
     transfer: TransferId,
     state: AssemblyState,
+    /// The part that was given was missing before.
+    fresh: bool,
 }
 
 impl Assembly {
@@ -138,10 +140,12 @@ impl Assembly {
                 partner: partner.into(),
                 transfer: part.transfer,
                 state: AssemblyState::of(part.count),
+                fresh: false,
             });
         assembly.state.admit(part)?;
         if assembly.state.is_missing(part.index) {
             assembly.state.mark(part);
+            assembly.fresh = true;
             let shelf = assembly.shelf();
             tx.put(shelf.table, &shelf.part_key(part.index), &part.bytes)?;
             let state = minicbor::to_vec(&assembly.state).unwrap_or_default();
@@ -186,7 +190,7 @@ impl Assembly {
         let shelf = Shelf { table: Table::Inbox, partner, transfer };
         let Some(bytes) = read.get(shelf.table, &shelf.state_key())? else { return Ok(None) };
         let state = minicbor::decode(&bytes).map_err(|_| StoreError::Damaged("parts received".into()))?;
-        Ok(Some(Assembly { partner: partner.into(), transfer, state }))
+        Ok(Some(Assembly { partner: partner.into(), transfer, state, fresh: false }))
     }
 
     /// The transfers of which this partner has sent parts that are still kept.
@@ -209,6 +213,11 @@ impl Assembly {
         Ok(assemblies)
     }
 
+    /// Drops what is kept of one transfer, if anything is.
+    pub fn drop_one(tx: &mut dyn Write, partner: &str, transfer: TransferId) -> Result<(), StoreError> {
+        Shelf { table: Table::Inbox, partner, transfer }.clear(tx)
+    }
+
     pub fn transfer(&self) -> TransferId {
         self.transfer
     }
@@ -225,6 +234,11 @@ impl Assembly {
 
     pub fn is_complete(&self) -> bool {
         self.state.present == self.state.count
+    }
+
+    /// Whether the part that was stored just now made it complete.
+    pub fn is_just_complete(&self) -> bool {
+        self.fresh && self.is_complete()
     }
 
     /// The parts that have not arrived, as at most `ranges_max` ranges of indices, lowest first.

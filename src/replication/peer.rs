@@ -5,7 +5,8 @@
 //!   more than mail: a record that is lost or old costs messages, never state.
 //!
 //! LIMITS
-//!   [`FINISHED_MAX`] ids of finished transfers are remembered.
+//!   [`FINISHED_MAX`] ids of finished transfers are remembered, [`ARRIVING_MAX`] unfinished ones of each naming
+//!   context are kept.
 
 use minicbor::{Decode, Encode};
 
@@ -198,6 +199,10 @@ pub struct Link {
     #[n(15)]
     #[cbor(default)]
     pub gave: bool,
+    /// Transfers of which parts were kept, newest last; some are finished or dropped since.
+    #[n(16)]
+    #[cbor(default)]
+    pub arriving: Vec<TransferId>,
     /// The site asked for it and may have it, though it is not offered.
     #[n(10)]
     #[cbor(default)]
@@ -244,6 +249,9 @@ pub struct Flight {
     pub arrived: u32,
 }
 
+/// Transfers of one naming context of which parts from one site are kept at a time.
+pub const ARRIVING_MAX: usize = 64;
+
 /// Ids of finished transfers that are remembered, so that a late part of one starts nothing.
 pub const FINISHED_MAX: usize = 128;
 
@@ -265,8 +273,14 @@ impl Link {
             refresh: false,
             gave: false,
             by_file: None,
+            arriving: Vec::new(),
             repeat_at: None,
         }
+    }
+
+    /// Whether it says more than that there is nothing.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.wanted || self.theirs.is_some() || !self.chain.is_empty() || !self.arriving.is_empty() || self.by_file.is_some()
     }
 
     /// Whether everything is wanted from the site, whatever is held.
@@ -277,6 +291,15 @@ impl Link {
     /// Whether the site waits for a file that holds everything.
     pub fn awaits_file(&self, now: Millis) -> bool {
         self.theirs.is_none() && self.by_file.is_some_and(|until| now < until)
+    }
+
+    /// Notes that parts of this transfer are kept; gives one to be dropped for it, if there are too many.
+    pub fn arrives(&mut self, transfer: TransferId) -> Option<TransferId> {
+        if self.arriving.contains(&transfer) {
+            return None;
+        }
+        self.arriving.push(transfer);
+        (self.arriving.len() > ARRIVING_MAX).then(|| self.arriving.remove(0))
     }
 
     /// Where the site will stand once everything that is on the way has arrived.

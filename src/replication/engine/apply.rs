@@ -71,18 +71,20 @@ impl Turn<'_> {
                 begun.insert(item.part.transfer);
             }
             let before = known.map_or(0, |assembly| assembly.count().1);
-            match Assembly::store(self.tx, from, &item.part) {
+            match self.store_part(from, &item)? {
                 Ok(mut assembly) => {
                     assembly.note_carrier(self.tx, carrier)?;
                     self.tell_progress(from, &item.context, before, assembly.count());
+                    let link = peer.link(&item.context);
+                    if let Some(oldest) = link.arrives(item.part.transfer) {
+                        Assembly::drop_one(self.tx, from, oldest)?;
+                    }
                     if !assembly.is_complete() {
-                        let link = peer.link(&item.context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
                         link.asks = 0;
                     }
                     received.contexts.insert(item.context);
                 }
-                Err(PartError::Store(error)) => return Err(error),
                 Err(error) => self.refuse_part(from, item, error.to_string())?,
             }
         }
@@ -96,6 +98,29 @@ impl Turn<'_> {
         if expected >= PROGRESS_PARTS_MIN && tenth(received) > tenth(before) {
             let (site, context) = (from.to_owned(), context.to_owned());
             self.event(Event::Coming { site, context, received, expected });
+        }
+    }
+
+    /// Keeps a part, and nothing that would stand in the way of what is sent again.
+    fn store_part(&mut self, from: &str, item: &PartItem) -> Result<Result<Assembly, PartError>, StoreError> {
+        let mut stored = Assembly::store(self.tx, from, &item.part);
+        if let Err(PartError::Contradiction(_)) = stored {
+            // One of the two is wrong, and nobody knows which: what comes now begins anew.
+            Assembly::drop_one(self.tx, from, item.part.transfer)?;
+            self.not_applied(from, &item.context, "its parts contradict one another".into());
+            stored = Assembly::store(self.tx, from, &item.part);
+        }
+        // What is whole is what its id names.
+        if let Ok(assembly) = &stored
+            && assembly.is_just_complete()
+            && let Err(error) = assembly.open(self.tx.as_read())
+        {
+            assembly.drop_all(self.tx)?;
+            stored = Err(error);
+        }
+        match stored {
+            Err(PartError::Store(error)) => Err(error),
+            stored => Ok(stored),
         }
     }
 
@@ -168,8 +193,9 @@ impl Turn<'_> {
             let (manifest, said) = match said {
                 Ok(said) => said,
                 Err(reason) => {
+                    // Not remembered as finished: nobody knows yet whether the sender meant it so.
                     self.refuse_transfer(from, context, &assembly, reason)?;
-                    self.discard(peer, &assembly)?;
+                    assembly.drop_all(self.tx)?;
                     continue;
                 }
             };

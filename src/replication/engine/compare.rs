@@ -34,6 +34,7 @@ impl Turn<'_> {
         let first_wait = peer.timeout(&self.config.timing);
         let mut links = std::mem::take(&mut peer.links);
         for link in &mut links {
+            self.tidy(partner, peer, link)?;
             let progress = self.settle_chain(partner, link)?;
             if progress {
                 peer.round_trip.backed_off = 0;
@@ -41,10 +42,31 @@ impl Turn<'_> {
             }
             self.compare(partner, link, first_wait)?;
         }
-        links.retain(|link| {
-            link.wanted || link.theirs.is_some() || !link.chain.is_empty() || link.by_file.is_some()
-        });
+        links.retain(Link::is_worth_keeping);
         peer.links = links;
+        Ok(())
+    }
+
+    /// Once both hold the same, parts that are still kept lead where we are already.
+    fn tidy(&mut self, partner: &Partner, peer: &mut Peer, link: &mut Link) -> Result<(), StoreError> {
+        let record = self.context(&link.context).cloned();
+        if link.theirs.is_none() || record.as_ref().and_then(point) != link.theirs {
+            return Ok(());
+        }
+        for transfer in std::mem::take(&mut link.arriving) {
+            let Some(assembly) = Assembly::load(self.tx.as_read(), &partner.site, transfer)? else {
+                continue;
+            };
+            let target = assembly.manifest().ok().flatten();
+            let target = target.and_then(|manifest| manifest.checkpoint.claimed().ok());
+            assembly.drop_all(self.tx)?;
+            // Only of what was reached for certain no part is taken any more: a vector may say anything.
+            if let (Some(target), Some(record)) = (target, &record)
+                && record.is_on_history(&target.position)
+            {
+                peer.finish(transfer);
+            }
+        }
         Ok(())
     }
 
@@ -180,11 +202,6 @@ impl Turn<'_> {
             peer.ask_again_at = None;
         }
         if behind == 0 {
-            // Whatever lies in the inbox leads where we are already.
-            for assembly in Assembly::all_from(self.tx.as_read(), &partner.site)? {
-                assembly.drop_all(self.tx)?;
-                peer.finish(assembly.transfer());
-            }
             if answered {
                 peer.equal_at = Some(self.now);
             }

@@ -203,6 +203,10 @@ impl Turn<'_> {
             let asks = link.asks;
             let whole = link.wants_whole();
             let base = own.filter(|_| !whole);
+            if asks > IN_VAIN_ASKS {
+                // What comes and is not taken may be in the way of itself.
+                peer.finished.clear();
+            }
             let incomplete = self.incomplete(&partner.site, &name)?;
             self.event(Event::Requested {
                 site: partner.site.clone(),

@@ -7,10 +7,12 @@
 //!   A fork is put on record when it is found and goes when it is resolved; approving it gives up what this site holds
 //!   of the naming context for what the other site sends, or, of this site's own, takes back from the
 //!   other site what it lacks once more.
-//!   There is one hold a naming context; a later transfer from the same state takes the place of the earlier.
+//!   There is one hold a naming context; when several transfers wait that lead on from the same state, the word
+//!   on it is for the one that deletes most.
 //!
 //! LIMITS
-//!   [`DELETIONS_MIN`] deletions never hold, however small the naming context.
+//!   [`DELETIONS_MIN`] deletions never hold, however small the naming context. [`OTHERS_MAX`] transfers that
+//!   wait together are remembered one by one; others are looked at again.
 
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -48,6 +50,11 @@ pub struct Hold {
     pub verdict: HoldVerdict,
     #[n(8)]
     pub kind: HoldKind,
+    /// Where other transfers from the same state would lead that were looked at and wait behind this word.
+    #[n(9)]
+    #[cbor(default)]
+    #[serde(skip)]
+    pub others: Vec<Position>,
 }
 
 /// Why something waits.
@@ -78,6 +85,7 @@ pub enum HoldVerdict {
 
 /// So few deletions are always let through.
 pub const DELETIONS_MIN: u64 = 10;
+pub const OTHERS_MAX: usize = 16;
 
 /// All holds, oldest first.
 ///
@@ -120,8 +128,8 @@ impl Turn<'_> {
             return Ok(false);
         }
         let waits = |hold: Hold| {
-            let deletions = hold.kind == HoldKind::Deletions;
-            deletions && hold.target == target && hold.verdict != HoldVerdict::Approved
+            let looked_at = hold.target == target || hold.others.contains(&target);
+            hold.kind == HoldKind::Deletions && looked_at && hold.verdict != HoldVerdict::Approved
         };
         Ok(self.hold_of(context)?.is_some_and(waits))
     }
@@ -140,7 +148,16 @@ impl Turn<'_> {
             Some(hold) => hold.id,
             None => holds(self.tx.as_read())?.last().map_or(1, |hold| hold.id + 1),
         };
-        let same = known.as_ref().is_some_and(|hold| hold.target == target);
+        let before = known.as_ref().filter(|hold| hold.kind == HoldKind::Deletions);
+        let looked_at = |hold: &Hold| hold.target == target || hold.others.contains(&target);
+        let same = before.is_some_and(looked_at);
+        let mut others = before.map_or(Vec::new(), |hold| hold.others.clone());
+        others.extend(before.map(|hold| hold.target));
+        others.retain(|other| *other != target);
+        others.drain(..others.len().saturating_sub(OTHERS_MAX));
+        // A word that was given for more deletions is good for fewer.
+        let most = before.filter(|hold| hold.verdict != HoldVerdict::Approved);
+        let deletions = most.map_or(deletions, |hold| hold.deletions.max(deletions));
         let hold = Hold {
             id,
             site: partner.site.clone(),
@@ -156,6 +173,7 @@ impl Turn<'_> {
                 _ => HoldVerdict::Waiting,
             },
             kind: HoldKind::Deletions,
+            others,
         };
         self.put_hold(&hold)?;
         if !same {
@@ -181,7 +199,8 @@ impl Turn<'_> {
         let (verdict, kind) = (HoldVerdict::Waiting, HoldKind::Fork);
         let since = self.now;
         self.forks.push(context.clone());
-        self.put_hold(&Hold { id, site, context, target, deletions: 0, entries, since, verdict, kind })
+        let others = Vec::new();
+        self.put_hold(&Hold { id, site, context, target, deletions: 0, entries, since, verdict, kind, others })
     }
 
     /// Nothing is forked any more; costs nothing where nothing was.
