@@ -200,7 +200,7 @@ pub struct Link {
     #[cbor(default)]
     pub gave: bool,
     /// Transfers of which parts were kept, newest last; some are finished or dropped since.
-    #[n(16)]
+    #[n(17)]
     #[cbor(default)]
     pub arriving: Vec<TransferId>,
     /// The site asked for it and may have it, though it is not offered.

@@ -1,17 +1,19 @@
 //! Single situations, by name. F-numbers are those of the failure catalogue of mail-based replication.
 
-use bridgehead::replication::engine::{Header, Input, Outcome, Refusal};
-use bridgehead::replication::peer::Peer;
-use bridgehead::replication::wire::Message;
+use std::cmp::Reverse;
 
+use bridgehead::replication::engine::{Header, Input, Outcome, Refusal};
+use bridgehead::replication::peer::{Link, Peer};
+use bridgehead::replication::wire::{Message, Standing, VectorItem};
+
+use super::finish;
 use super::knobs::Knobs;
 use super::site::Crash;
-use super::world::{DAY, HOUR, World};
-use super::{calm_knobs, finish};
+use super::world::{DAY, HOUR, Happening, World};
 
 /// Two sites that are equal and have nothing to say.
 pub fn two_equal_sites(change: impl Fn(&mut Knobs)) -> World {
-    let mut knobs = calm_knobs();
+    let mut knobs = Knobs::calm();
     change(&mut knobs);
     let mut world = World::new(1, knobs);
     finish(&mut world);
@@ -59,7 +61,7 @@ fn sync_proves_equality() {
 /// `sync --wait` right after an import, while the sites are still greeting each other.
 #[test]
 fn sync_before_the_first_word_proves_nothing_too_early() {
-    let mut world = World::new(2, calm_knobs());
+    let mut world = World::new(2, Knobs::calm());
     world.work(0, 0);
     let asked = world.now;
     world.input(0, Input::Sync { site: None }, Crash::No);
@@ -86,7 +88,7 @@ fn sync_is_not_answered_by_silence() {
 /// F18.
 #[test]
 fn a_site_that_never_answers_gets_hello_and_nothing_else() {
-    let mut knobs = calm_knobs();
+    let mut knobs = Knobs::calm();
     knobs.loss = 100;
     let mut world = World::new(2, knobs);
     world.run(world.now + 30 * DAY, |_| false);
@@ -101,7 +103,7 @@ fn ten_thousand_queued_duplicates_are_harmless() {
     let before = peer(&world, 0, "s1").sent_seq;
     world.work(0, 0);
     world.run(world.now + 3_000, |_| false);
-    let letter = world.last_letter().expect("the change is on the way");
+    let letter = last_letter(&world).expect("the change is on the way");
     assert!(letter.0.seq > before);
     let posted = world.mails.len();
     let begun = std::time::Instant::now();
@@ -126,7 +128,7 @@ fn repeated_requests_coalesce() {
     world.knobs.loss = 100;
     world.run(world.now + 60_000, |_| false);
     world.knobs.loss = 0;
-    let vector = world.vector_of(1, "s0");
+    let vector = vector_of(&world, 1, "s0");
     let first = vector.iter().find(|item| item.context.contains("s0")).expect("it is in the vector").clone();
     let posted = world.mails.len();
     for n in 1..=10_000 {
@@ -207,4 +209,31 @@ pub fn names(world: &World, n: usize) -> std::collections::BTreeSet<String> {
     })
     .unwrap();
     names
+}
+
+/// What is planned to arrive last: its header and its payload.
+fn last_letter(world: &World) -> Option<(Header, Vec<u8>)> {
+    let letters = world.queue.iter().filter_map(|Reverse(planned)| match &planned.2 {
+        Happening::Deliver(letter) => Some((planned.0, letter)),
+        _ => None,
+    });
+    let (_, letter) = letters.max_by_key(|(at, _)| *at)?;
+    Some((letter.header.clone(), letter.payload.to_vec()))
+}
+
+/// What the site would say of itself to another.
+fn vector_of(world: &World, n: usize, to: &str) -> Vec<VectorItem> {
+    let peer = Peer::load(&world.sites[n].store, to).unwrap().unwrap_or_default();
+    let all = bridgehead::directory::context::contexts(&world.sites[n].store).unwrap();
+    let item = |link: &Link| {
+        let own = all.iter().find(|record| record.dn.to_string() == link.context);
+        let own = own.filter(|record| record.position.usn > 0);
+        VectorItem {
+            context: link.context.clone(),
+            position: own.map(|record| record.position),
+            digest: own.map(|record| record.digest),
+            standing: Standing::Follows,
+        }
+    };
+    peer.links.iter().map(item).collect()
 }

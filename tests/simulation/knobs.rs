@@ -16,15 +16,36 @@ pub struct Knobs {
     pub twice: u64,
     pub replay: u64,
     pub crash: u64,
+    /// Mails altered on the way: the receiver refuses them, for their seal does not hold.
+    pub corrupt: u64,
+    /// Inputs at which the disk is full.
+    pub disk_full: u64,
+    /// Lost mails of which the sender is told, and mails that the next hop refuses.
+    pub bounce: u64,
+    pub refuse: u64,
     /// Milliseconds on the way, at least and at most.
     pub delay: (i64, i64),
     pub skew: i64,
+    /// Clocks that are set anew.
+    pub clocks: u64,
     /// Sites that are put back to an earlier day.
     pub restores: u64,
+    /// Sites of which a copy lives on beside them for a time.
+    pub clones: u64,
+    /// Links that are cut for a time, in one direction or both.
+    pub cuts: u64,
+    /// Things that operators do: pause, detach, purge, synchronise, verify.
+    pub operators: u64,
+    /// The last site comes later, and the others learn of it one by one.
+    pub late: bool,
+    /// Site 0 alters, replays, withholds and forges.
+    pub malicious: bool,
+    /// Times at which another size of mail passes.
+    pub resizes: u64,
     pub part_bytes_max: u64,
     pub schedule: Schedule,
     pub day_bytes_max: Option<u64>,
-    /// Nothing ever comes back from s1 to s0.
+    /// Nothing ever comes back from the last site.
     pub one_way: bool,
     pub delete_percent_max: u8,
     /// Larger mails come back.
@@ -47,32 +68,103 @@ pub enum Topology {
 }
 
 impl Knobs {
-    /// The world of a seed.
-    pub fn from_seed(seed: u64) -> Knobs {
-        let mut dice = Dice::new(seed ^ 0xABCD);
-        let delay = *dice.pick(&[(1_000, 10_000), (1_000, 600_000), (60_000, HOUR), (HOUR, 3 * DAY)]);
+    /// Two sites, good mail, little to do.
+    pub fn calm() -> Knobs {
         Knobs {
-            sites: *dice.pick(&[2, 3, 3, 3, 3, 3, 4, 6]),
-            topology: *dice.pick(&[Topology::Mesh, Topology::Line, Topology::Star, Topology::Tree]),
-            loss: *dice.pick(&[0, 5, 20, 50]),
-            twice: *dice.pick(&[0, 5, 30]),
-            replay: *dice.pick(&[0, 0, 10]),
-            crash: *dice.pick(&[0, 2, 10]),
-            delay,
-            skew: *dice.pick(&[0, 5_000, DAY]),
-            restores: *dice.pick(&[0, 0, 0, 1, 2]),
-            part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
+            sites: 2,
+            topology: Topology::Mesh,
+            loss: 0,
+            twice: 0,
+            replay: 0,
+            crash: 0,
+            corrupt: 0,
+            disk_full: 0,
+            bounce: 0,
+            refuse: 0,
+            delay: (1_000, 3_000),
+            skew: 0,
+            clocks: 0,
+            restores: 0,
+            clones: 0,
+            cuts: 0,
+            operators: 0,
+            late: false,
+            malicious: false,
+            resizes: 0,
+            part_bytes_max: 1 << 20,
+            passes_bytes_max: usize::MAX,
             schedule: Schedule::Always,
             day_bytes_max: None,
             one_way: false,
             delete_percent_max: 100,
+            bulk: 0,
+            commits: 4,
+            busy: 60_000,
+            sabotage: Sabotage::None,
+        }
+    }
+
+    /// The world of a seed.
+    pub fn from_seed(seed: u64) -> Knobs {
+        let mut dice = Dice::new(seed ^ 0xABCD);
+        let delays = [(1_000, 10_000), (1_000, 600_000), (60_000, HOUR), (HOUR, 3 * DAY), (DAY, 21 * DAY)];
+        let delay = delays[*dice.pick(&[0, 0, 1, 1, 2, 2, 3, 3, 4])];
+        let (sites, topology) = shape(&mut dice);
+        let large = sites > 8;
+        let mut knobs = Knobs {
+            sites,
+            topology,
+            loss: *dice.pick(&[0, 5, 20, 50]),
+            twice: *dice.pick(&[0, 5, 30]),
+            replay: *dice.pick(&[0, 0, 10]),
+            crash: *dice.pick(&[0, 2, 10]),
+            corrupt: *dice.pick(&[0, 0, 10]),
+            disk_full: *dice.pick(&[0, 0, 0, 5]),
+            bounce: *dice.pick(&[0, 0, 50]),
+            refuse: *dice.pick(&[0, 0, 0, 10]),
+            delay,
+            skew: *dice.pick(&[0, 5_000, DAY]),
+            clocks: *dice.pick(&[0, 0, 0, 2]),
+            restores: *dice.pick(&[0, 0, 0, 1, 2]),
+            clones: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 1]),
+            cuts: *dice.pick(&[0, 0, 1, 4]),
+            operators: *dice.pick(&[0, 0, 0, 4]),
+            late: *dice.pick(&[false, false, false, false, false, true]),
+            malicious: *dice.pick(&[false, false, false, false, false, false, false, true]),
+            resizes: *dice.pick(&[0, 0, 0, 2]),
+            part_bytes_max: *dice.pick(&[16 << 10, 1 << 20]),
+            delete_percent_max: *dice.pick(&[100, 100, 20]),
+            one_way: *dice.pick(&[false, false, false, false, false, false, false, true]),
             passes_bytes_max: *dice.pick(&[usize::MAX, usize::MAX, 40_000]),
             bulk: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 40]),
             commits: 5 + dice.below(15),
             busy: delay.1 * dice.between(1, 5),
-            sabotage: Sabotage::None,
+            ..Knobs::calm()
+        };
+        if large {
+            // Many contexts, little in each.
+            knobs.bulk = 0;
+            knobs.busy = delay.1 * 2;
+            knobs.restores = knobs.restores.min(1);
         }
+        // Two lives and lost data at one time are for their operators alone.
+        knobs.operators = if knobs.restores + knobs.clones > 0 { 0 } else { knobs.operators };
+        knobs.clones = if knobs.one_way { 0 } else { knobs.clones };
+        knobs.late &= sites > 2 && !knobs.one_way;
+        knobs
     }
+}
+
+/// Most worlds are small, some are not.
+fn shape(dice: &mut Dice) -> (usize, Topology) {
+    let all = [Topology::Mesh, Topology::Line, Topology::Star, Topology::Tree];
+    let sites = match dice.below(200) {
+        0 => dice.between(21, 50),
+        1..=3 => dice.between(9, 20),
+        _ => *dice.pick(&[2, 2, 3, 3, 3, 3, 3, 4, 4, 5, 6]),
+    } as usize;
+    let few = if sites > 8 { &all[1..] } else { &all[..] };
+    (sites, *dice.pick(few))
 }
 
 impl Topology {
@@ -86,6 +178,16 @@ impl Topology {
                 let above = (n > 0).then(|| (n - 1) / 2);
                 above.into_iter().chain([2 * n + 1, 2 * n + 2].into_iter().filter(|&m| m < of)).collect()
             }
+        }
+    }
+
+    /// Links on the way between the two sites that are farthest apart.
+    pub fn hops(self, of: usize) -> i64 {
+        match self {
+            Topology::Mesh => 1,
+            Topology::Line => of as i64 - 1,
+            Topology::Star => 2,
+            Topology::Tree => 2 * i64::from(of.ilog2()),
         }
     }
 }

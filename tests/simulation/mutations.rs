@@ -1,13 +1,13 @@
 //! The observers at work: an engine that is broken on purpose does not pass.
 
 use super::faults::Sabotage;
+use super::finish;
 use super::knobs::Knobs;
-use super::world::World;
-use super::{calm_knobs, finish};
+use super::world::{DAY, World};
 
 /// The complaint about a world with this sabotage.
 fn complaint(change: impl Fn(&mut Knobs)) -> String {
-    let mut knobs = calm_knobs();
+    let mut knobs = Knobs::calm();
     knobs.bulk = 100;
     knobs.part_bytes_max = 16 << 10;
     change(&mut knobs);
@@ -45,9 +45,29 @@ fn an_ignored_part_is_noticed() {
 }
 
 #[test]
+fn a_mass_deletion_that_nobody_approved_is_noticed() {
+    let said = complaint(|knobs| {
+        knobs.sabotage = Sabotage::NoHolds;
+        knobs.delete_percent_max = 5;
+        knobs.commits = 60;
+    });
+    assert!(said.contains("and nobody approved"), "{said}");
+}
+
+#[test]
+fn resending_without_back_off_is_noticed() {
+    let said = complaint(|knobs| {
+        knobs.sabotage = Sabotage::NoBackOff;
+        knobs.loss = 100;
+        knobs.busy = 3 * DAY;
+    });
+    assert!(said.contains("silent hours"), "{said}");
+}
+
+#[test]
 fn a_reused_invocation_id_is_noticed() {
     let outcome = std::panic::catch_unwind(|| {
-        let mut world = World::new(6, calm_knobs());
+        let mut world = World::new(6, Knobs::calm());
         finish(&mut world);
         let backup = world.sites[0].store.clone();
         let workload = world.sites[0].workload.clone();

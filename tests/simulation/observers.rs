@@ -2,117 +2,233 @@
 //!
 //! They do not use the engine, the digest or the log, but compare octets with what the master held.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bridgehead::directory::context::{ContextRecord, contexts};
-use bridgehead::directory::memory::MemoryStore;
 use bridgehead::directory::{Position, Read, Table};
 use bridgehead::replication::engine::Event;
+use bridgehead::replication::peer::Peer;
 use bridgehead::replication::wire::Message;
 
+use super::history::{History, state};
 use super::site::Site;
-
-/// What a naming context held, as one number.
-type State = u64;
 
 #[derive(Default)]
 pub struct Observers {
-    /// By naming context: every state that its master committed, in order.
-    histories: HashMap<String, Vec<(Position, State)>>,
-    /// Where each site was seen last in each history.
-    seen: HashMap<(String, String), (Position, usize)>,
-    /// Who has heard from whom.
-    answered: HashMap<(String, String), bool>,
+    /// By naming context.
+    pub histories: HashMap<String, History>,
+    /// Where each store was seen last in each history.
+    seen: HashMap<(usize, String), Position>,
+    /// What each store said of its naming contexts when it was looked at last.
+    looked: HashMap<usize, u64>,
+    /// Whether all were equal, as long as nothing changed.
+    equal: Cell<Option<bool>>,
     pub events: HashMap<String, u64>,
     /// Entries that nobody ever deletes, by naming context.
     markers: HashMap<String, BTreeSet<String>>,
+    /// A store that nobody tells anything and that tells nobody: only its own naming context is its own matter.
+    pub mute: Option<usize>,
+    /// Deletions beyond this share, in percent, need an operator.
+    pub delete_percent_max: u8,
+    /// What operators gave up, until something else is held.
+    given_up: HashSet<(usize, String)>,
+    /// Operators' approvals that were not used yet.
+    approvals: HashSet<(usize, String)>,
 }
 
 impl Observers {
     /// A commit was acknowledged to the people of this site.
-    pub fn committed(&mut self, site: &Site) -> Option<String> {
+    pub fn committed(&mut self, n: usize, site: &Site) -> Option<String> {
         let record = site.own();
-        let state = state(&site.store, &record);
-        let history = self.histories.entry(record.dn.to_string()).or_default();
-        let twice = history.iter().any(|(position, before)| *position == record.position && *before != state);
-        history.push((record.position, state));
-        twice.then(|| format!("{} commits {} a second time, and not the same", site.name, record.position))
+        self.equal.set(None);
+        let key = (n, record.dn.to_string());
+        let before: Vec<Position> = self.seen.get(&key).copied().into_iter().collect();
+        let history = self.histories.entry(key.1.clone()).or_default();
+        let once = history.add(record.position, state(&site.store, &record), before);
+        self.seen.insert(key, record.position);
+        (!once).then(|| format!("{} commits {} a second time, and not the same", site.name, record.position))
     }
 
-    pub fn event(&mut self, site: &str, event: &Event) {
+    pub fn event(&mut self, event: &Event) {
         let name = format!("{event:?}");
         let name = name.split([' ', '{']).next().unwrap_or_default().to_owned();
         *self.events.entry(name).or_default() += 1;
-        if let Event::SiteUp { site: other } = event {
-            self.answered.insert((site.to_owned(), other.clone()), true);
-        }
+    }
+
+    pub fn count(&self, event: &str) -> u64 {
+        self.events.get(event).copied().unwrap_or(0)
     }
 
     /// Only hello goes to a site that was never heard.
     pub fn mail(&mut self, from: &Site, to: &str, message: &Message) -> Option<String> {
-        let answered = bridgehead::replication::peer::Peer::load(&from.store, to)
-            .expect("the store is sound")
-            .is_some_and(|peer| peer.answered);
         let more = !message.vector.is_empty() || !message.parts.is_empty() || !message.requests.is_empty();
-        (!answered && more).then(|| format!("{} sends {to} more than hello before it answered", from.name))
+        let answered = more
+            && Peer::load(&from.store, to).expect("the store is sound").is_some_and(|peer| peer.answered);
+        (more && !answered).then(|| format!("{} sends {to} more than hello before it answered", from.name))
     }
 
-    /// What is wrong with this site, if anything.
-    pub fn after(&mut self, site: &Site) -> Option<String> {
-        if site.restored && site.own().position.usn > 0 {
-            // Its engine may commit by itself, to take back what was lost.
-            let record = site.own();
-            let state = state(&site.store, &record);
-            let history = self.histories.entry(record.dn.to_string()).or_default();
-            if history.iter().all(|(position, _)| *position != record.position) {
-                history.push((record.position, state));
+    /// What is wrong with this site after a step in which it told these events, if anything.
+    pub fn after(&mut self, n: usize, site: &Site, events: &[Event]) -> Option<String> {
+        for event in events {
+            if let Event::HoldDecided { context, approved: true, .. } = event {
+                self.approvals.insert((n, context.clone()));
             }
         }
-        for record in contexts(&site.store).expect("the store is sound") {
-            let name = record.dn.to_string();
-            if record.position.usn == 0 {
-                continue;
-            }
-            let key = (site.name.clone(), name.clone());
+        let mut hasher = DefaultHasher::new();
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            (key, value).hash(&mut hasher);
+            true
+        };
+        site.store.scan(Table::Context, &[], &[0xff; 5], visit).expect("the store is sound");
+        let now = hasher.finish();
+        if self.looked.insert(n, now) == Some(now) {
+            return None;
+        }
+        self.equal.set(None);
+        let all = contexts(&site.store).expect("the store is sound");
+        if let Some(problem) = self.vanished(n, site, &all, events) {
+            return Some(problem);
+        }
+        all.iter().filter(|record| record.position.usn > 0).find_map(|record| {
+            let key = (n, record.dn.to_string());
             let before = self.seen.get(&key).copied();
-            if before.is_some_and(|(position, _)| position == record.position) {
-                continue;
+            if before == Some(record.position) {
+                return None;
             }
-            let history = self.histories.get(&name).map_or(&[][..], Vec::as_slice);
-            let Some(at) = history.iter().position(|(position, _)| *position == record.position) else {
-                return Some(format!(
-                    "{} holds {name} at {}, where its master never was",
-                    site.name, record.position
-                ));
-            };
-            if history[at].1 != state(&site.store, &record) {
-                return Some(format!(
-                    "{} holds {name} at {} but not what its master held there",
-                    site.name, record.position
-                ));
+            self.seen.insert(key, record.position);
+            let own = record.master == site.name;
+            let before = before.filter(|_| !self.given_up.remove(&(n, record.dn.to_string())));
+            let unknown = self.history(record).node(&record.position).is_none();
+            if own && unknown {
+                return self.taken_back(site, record, before, events);
             }
-            if let Some((position, index)) = before.filter(|(_, index)| *index > at) {
-                return Some(format!(
-                    "{} goes back in {name} from {position} ({index}) to {} ({at})",
-                    site.name, record.position
-                ));
-            }
-            self.seen.insert(key, (record.position, at));
+            self.look(site, record, before).or_else(|| self.approved(n, site, record, before, events))
+        })
+    }
+
+    fn history(&mut self, record: &ContextRecord) -> &mut History {
+        self.histories.entry(record.dn.to_string()).or_default()
+    }
+
+    /// A replica is what its master held, and goes onward.
+    fn look(&mut self, site: &Site, record: &ContextRecord, before: Option<Position>) -> Option<String> {
+        let (name, position) = (&record.dn, record.position);
+        let history = self.histories.entry(name.to_string()).or_default();
+        let Some(node) = history.node(&position) else {
+            return Some(format!("{} holds {name} at {position}, where its master never was", site.name));
+        };
+        if node.state != state(&site.store, record) {
+            return Some(format!(
+                "{} holds {name} at {position} but not what its master held there",
+                site.name
+            ));
         }
+        let before = before.filter(|before| !history.leads(before, &position))?;
+        Some(format!("{} goes back in {name} from {before} to {position}", site.name))
+    }
+
+    /// A naming context goes away only when its operator purges it.
+    fn vanished(&mut self, n: usize, site: &Site, all: &[ContextRecord], events: &[Event]) -> Option<String> {
+        let purged = events.iter().any(|event| matches!(event, Event::Purged { dry_run: false, .. }));
+        let held: Vec<String> = all.iter().map(|record| record.dn.to_string()).collect();
+        let seen = self.seen.keys().filter(|(of, _)| *of == n);
+        let gone: Vec<String> =
+            seen.map(|(_, name)| name.clone()).filter(|name| !held.contains(name)).collect();
+        if !purged && let Some(name) = gone.first() {
+            return Some(format!("{name} is gone from {} and nobody purged it", site.name));
+        }
+        self.seen.retain(|(of, name), _| *of != n || !gone.contains(name));
         None
     }
 
-    /// The site's store was put back to an earlier day, by its operator.
-    pub fn restored(&mut self, site: &Site) {
-        self.seen.retain(|(name, _), _| *name != site.name);
+    /// Nobody commits for a master, but that it takes back what a partner has of it: all of that, and nothing
+    /// that both have goes away.
+    fn taken_back(
+        &mut self,
+        site: &Site,
+        record: &ContextRecord,
+        before: Option<Position>,
+        events: &[Event],
+    ) -> Option<String> {
+        let recovered = events.iter().filter_map(|event| match event {
+            Event::Recovered { position, .. } => {
+                Some(Position { invocation: position.invocation.parse().ok()?, usn: position.usn })
+            }
+            _ => None,
+        });
+        let recovered: Vec<Position> = recovered.collect();
+        let conflict = events.iter().any(|event| matches!(event, Event::Conflict { .. }));
+        let state = state(&site.store, record);
+        let (name, of) = (&site.name, &record.dn);
+        let history = self.history(record);
+        if recovered.is_empty() {
+            return Some(format!("{of} changes at {name} to {} and nobody changed it", record.position));
+        }
+        let ours: BTreeSet<[u8; 16]> = before.map(|at| history.ever(&at)).unwrap_or_default();
+        let held = before.and_then(|at| history.node(&at)).map(|node| node.state.clone()).unwrap_or_default();
+        for position in &recovered {
+            let Some(theirs) = history.node(position) else {
+                return Some(format!("{name} takes back {of} at {position}, where it never was"));
+            };
+            for uuid in theirs.state.keys().filter(|uuid| !state.contains_key(*uuid)) {
+                if held.contains_key(uuid) {
+                    return Some(format!("{name} deletes an entry of {of} that both lives have"));
+                }
+                if !conflict && !ours.contains(uuid) {
+                    return Some(format!("{name} takes back {of} without an entry that was acknowledged"));
+                }
+            }
+        }
+        let parents = before.into_iter().chain(recovered).collect();
+        let once = history.add(record.position, state, parents);
+        (!once).then(|| format!("{name} takes back {of} to {}, which was claimed before", record.position))
+    }
+
+    /// What deletes much was approved.
+    fn approved(
+        &mut self,
+        n: usize,
+        site: &Site,
+        record: &ContextRecord,
+        before: Option<Position>,
+        events: &[Event],
+    ) -> Option<String> {
+        let name = record.dn.to_string();
+        let approved = self.approvals.remove(&(n, name.clone()));
+        let applied = |event: &&Event| matches!(event, Event::Applied { context, .. } if *context == name);
+        let steps = events.iter().filter(applied).count();
+        let share = u64::from(self.delete_percent_max);
+        let history = self.history(record);
+        let (held, now) = (history.node(&before?)?, history.node(&record.position)?);
+        let gone = held.state.keys().filter(|uuid| !now.state.contains_key(*uuid)).count() as u64;
+        let much = gone > 10 && gone * 100 > held.state.len() as u64 * share;
+        (much && !approved && steps < 2 && record.master != site.name)
+            .then(|| format!("{} deletes {gone} entries of {name} and nobody approved", site.name))
+    }
+
+    /// The site's store was put back to an earlier day, or its operator gave up what it held.
+    pub fn restored(&mut self, n: usize, site: &Site) {
+        self.seen.retain(|(of, _), _| *of != n);
+        self.looked.remove(&n);
+        self.equal.set(None);
+        for record in contexts(&site.store).expect("the store is sound") {
+            if record.position.usn > 0 {
+                self.seen.insert((n, record.dn.to_string()), record.position);
+            }
+        }
+    }
+
+    /// Its operator gives up what this store holds of others.
+    pub fn gives_up(&mut self, n: usize, context: &str) {
+        self.given_up.insert((n, context.to_owned()));
     }
 
     /// Whether the site stands where the master of the naming context does.
-    pub fn holds(&self, site: &Site, context: &str) -> bool {
-        let last =
-            self.histories.get(context).and_then(|history| history.last()).map(|(position, _)| *position);
-        self.seen.get(&(site.name.clone(), context.to_owned())).map(|(position, _)| *position) == last
+    pub fn holds(&self, n: usize, master: usize, context: &str) -> bool {
+        let at = |n: usize| self.seen.get(&(n, context.to_owned()));
+        at(n) == at(master)
     }
 
     /// After a restore: what a master or one of its partners still holds is not lost.
@@ -120,7 +236,8 @@ impl Observers {
         for (n, master) in sites.iter().enumerate() {
             let name = master.own().dn.to_string();
             let mut kept = markers(master, &name);
-            neighbours(n).into_iter().for_each(|m| kept.extend(markers(&sites[m], &name)));
+            let near = neighbours(n).into_iter().filter(|m| Some(*m) != self.mute && Some(n) != self.mute);
+            near.for_each(|m| kept.extend(markers(&sites[m], &name)));
             self.markers.insert(name, kept);
         }
     }
@@ -136,47 +253,70 @@ impl Observers {
         sites.iter().find_map(lost)
     }
 
-    /// Looks at everything again, whether or not positions moved.
-    pub fn audit(&mut self, sites: &[Site]) -> Option<String> {
-        let seen = std::mem::take(&mut self.seen);
-        let found = sites.iter().find_map(|site| self.after(site));
-        self.seen = seen;
-        found
+    /// Looks at everything that a store holds, whether or not positions moved.
+    pub fn audit(&mut self, site: &Site) -> Option<String> {
+        let all = contexts(&site.store).expect("the store is sound");
+        all.iter().filter(|record| record.position.usn > 0).find_map(|record| self.look(site, record, None))
     }
 
-    /// Every site holds what the masters hold, and no master misses what a partner of it has.
+    /// Every site holds what the masters hold.
     pub fn all_equal(&self, sites: &[Site]) -> bool {
-        sites.iter().all(|master| {
-            let record = master.own();
-            let holds = |site: &Site| {
-                let all = contexts(&site.store).expect("the store is sound");
-                all.iter().any(|held| held.dn == record.dn && held.position == record.position)
-            };
-            record.position.usn == 0 || sites.iter().all(holds)
-        })
+        if let Some(equal) = self.equal.get() {
+            return equal;
+        }
+        let equal = sites.iter().enumerate().all(|(n, master)| {
+            let name = master.own().dn.to_string();
+            let at = self.seen.get(&(n, name.clone()));
+            let same = |m: usize| self.seen.get(&(m, name.clone())) == at;
+            at.is_none() || Some(n) == self.mute || (0..sites.len()).all(same)
+        });
+        self.equal.set(Some(equal));
+        equal
     }
 
     /// Nothing is kept that nobody needs any more.
     pub fn leftovers(&self, sites: &[Site]) -> Option<String> {
-        for site in sites {
-            for table in [Table::Outbox, Table::Inbox] {
-                let mut count = 0;
-                site.store
-                    .scan(table, &[], &[0xff; 80], &mut |_, _| {
-                        count += 1;
-                        true
-                    })
-                    .expect("the store is sound");
-                if count > 0 {
-                    return Some(format!(
-                        "{} keeps {count} records in {table:?} though all are equal",
-                        site.name
-                    ));
-                }
-            }
-        }
-        None
+        // Whom nobody hears may wait for what was lost together with him who sent it.
+        let heard = sites.iter().enumerate().filter(|(n, _)| Some(*n) != self.mute);
+        heard.map(|(_, site)| site).find_map(|site| {
+            [Table::Outbox, Table::Inbox, Table::Hold].into_iter().find_map(|table| {
+                let count = records(site, table).0;
+                (count > 0)
+                    .then(|| format!("{} keeps {count} records in {table:?} though all are equal", site.name))
+            })
+        })
     }
+
+    /// What a site keeps stays within bounds, whatever comes.
+    pub fn bounded(&self, site: &Site, contexts: usize) -> Option<String> {
+        let partners = site.whole.partners.len();
+        let bounds = [
+            (Table::Quarantine, 100, 100 * (260 << 10)),
+            (Table::Peer, partners, partners * (contexts * (8 << 10) + (64 << 10))),
+            (Table::Hold, contexts, contexts * 4096),
+            (Table::Checkpoint, contexts * 3, contexts * 4096),
+            (Table::Inbox, partners * 4096, partners * (64 << 20)),
+            (Table::Outbox, partners * 4096, partners * (64 << 20)),
+        ];
+        bounds.into_iter().find_map(|(table, count_max, bytes_max)| {
+            let (count, bytes) = records(site, table);
+            (count > count_max || bytes > bytes_max)
+                .then(|| format!("{} keeps {count} records of {bytes} octets in {table:?}", site.name))
+        })
+    }
+}
+
+/// Records and octets in a table.
+fn records(site: &Site, table: Table) -> (usize, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    site.store
+        .scan(table, &[], &[0xff; 80], &mut |key, value| {
+            count += 1;
+            bytes += key.len() + value.len();
+            true
+        })
+        .expect("the store is sound");
+    (count, bytes)
 }
 
 fn markers(site: &Site, context: &str) -> BTreeSet<String> {
@@ -192,17 +332,4 @@ fn markers(site: &Site, context: &str) -> BTreeSet<String> {
         .expect("the store is sound");
     }
     found
-}
-
-/// The raw records of a naming context's entries, without its number in this store.
-fn state(store: &MemoryStore, record: &ContextRecord) -> State {
-    let mut hasher = DefaultHasher::new();
-    let (from, to) = (record.number.to_be_bytes(), (record.number + 1).to_be_bytes());
-    store
-        .scan(Table::Entry, &from, &to, &mut |key, value| {
-            (&key[4..], value).hash(&mut hasher);
-            true
-        })
-        .expect("the store is sound");
-    hasher.finish()
 }

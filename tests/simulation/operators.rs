@@ -4,8 +4,8 @@ use bridgehead::replication::engine::hold::{HoldVerdict, holds};
 use bridgehead::replication::engine::quarantine::kept;
 use bridgehead::replication::engine::{Header, Input};
 
-use super::calm_knobs;
 use super::cases::{names, two_equal_sites};
+use super::knobs::Knobs;
 use super::site::Crash;
 use super::world::{DAY, HOUR, World};
 
@@ -107,11 +107,11 @@ fn a_byte_budget_spreads_a_load_over_days() {
 /// A link on which nothing comes back still carries everything, and heals what was lost.
 #[test]
 fn a_one_way_link_repeats_itself() {
-    let mut knobs = calm_knobs();
+    let mut knobs = Knobs::calm();
     knobs.one_way = true;
     let mut world = World::new(3, knobs);
     world.work(0, 5);
-    let there = |world: &World| world.observers.holds(&world.sites[1], "ou=s0,o=Example");
+    let there = |world: &World| world.observers.holds(1, 0, "ou=s0,o=Example");
     assert!(world.run(world.now + HOUR, there));
     world.knobs.loss = 100;
     world.work(0, 5);

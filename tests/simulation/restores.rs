@@ -4,7 +4,6 @@ use bridgehead::directory::{Read, Table};
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
 
-use super::calm_knobs;
 use super::cases::{names, two_equal_sites};
 use super::knobs::Knobs;
 use super::site::Crash;
@@ -26,7 +25,7 @@ fn a_replica_from_a_backup_catches_up() {
     world.run(world.now + HOUR, |_| false);
     world.sites[1].store = backup;
     world.sites[1].restart();
-    world.observers.restored(&world.sites[1]);
+    world.observers.restored(1, &world.sites[1]);
     assert!(!world.equal());
     world.input(1, Input::Start, Crash::No);
     assert!(world.run(world.now + 13 * HOUR, World::equal));
@@ -36,10 +35,11 @@ fn a_replica_from_a_backup_catches_up() {
 #[test]
 fn an_empty_store_is_filled_again() {
     let mut world = two_equal_sites(|_| ());
-    let blank = World::new(1, calm_knobs());
+    let blank = World::new(1, Knobs::calm());
+    world.traffic.lawless = true;
     world.sites[1].store = blank.sites[1].store.clone();
     world.sites[1].restart();
-    world.observers.restored(&world.sites[1]);
+    world.observers.restored(1, &world.sites[1]);
     world.input(1, Input::Start, Crash::No);
     let full = |world: &World| {
         let mut entries = 0;
@@ -50,7 +50,7 @@ fn an_empty_store_is_filled_again() {
                 true
             })
             .unwrap();
-        entries > 0 && world.observers.holds(&world.sites[1], "ou=s0,o=Example")
+        entries > 0 && world.observers.holds(1, 0, "ou=s0,o=Example")
     };
     assert!(world.run(world.now + DAY, full));
 }
@@ -102,7 +102,7 @@ fn a_master_from_a_backup_that_goes_on_keeps_both_old_and_new_changes() {
 fn a_master_with_an_empty_store_gets_its_naming_context_back() {
     let mut world = two_equal_sites(|_| ());
     let before = names(&world, 0);
-    let blank = World::new(1, Knobs { bulk: 0, ..calm_knobs() }).sites[0].store.clone();
+    let blank = World::new(1, Knobs { bulk: 0, ..Knobs::calm() }).sites[0].store.clone();
     restore(&mut world, 0, &blank);
     assert!(world.run(world.now + DAY, |world| names(world, 0) == before));
     assert!(world.run(world.now + DAY, World::equal));

@@ -1,25 +1,35 @@
 //! One simulated site: a store, the real engine on it, and a clock of its own.
 
-use bridgehead::directory::commit::Commit;
+use std::collections::BTreeSet;
+
+use bridgehead::directory::commit::{ChangeError, Commit};
 use bridgehead::directory::context::{ContextRecord, contexts};
 use bridgehead::directory::memory::MemoryStore;
 use bridgehead::replication::engine::{Engine, EngineConfig, Event, Header, Input, Outcome, Output};
 use jiff::Timestamp;
 
 use super::dice::Dice;
+use super::faulty::Faulty;
 use super::workload::Workload;
 
 pub struct Site {
     pub name: String,
+    /// As its operator has it at present.
     pub config: EngineConfig,
+    /// As it is when every site knows every other.
+    pub whole: EngineConfig,
+    /// Sites that it does not know yet, or not any more.
+    pub unknown: BTreeSet<String>,
     pub store: MemoryStore,
     pub engine: Engine,
     /// What this site's clock shows beyond the world's, in milliseconds.
     pub skew: i64,
     pub workload: Workload,
     pub crashes: u64,
-    /// Its store was put back to an earlier day at least once.
+    /// Its store was put back to an earlier day at least once, or lives on twice.
     pub restored: bool,
+    /// Not installed yet: nobody reads its mail.
+    pub asleep: bool,
 }
 
 /// Where a crash strikes.
@@ -28,22 +38,52 @@ pub enum Crash {
     No,
     /// The transaction is lost with everything in it.
     BeforeCommit,
-    /// What was to be sent is lost.
-    AfterCommit,
+    /// After so many writes the store refuses any other; if there are fewer, it refuses the commit.
+    AtWrite(u64),
+    /// What was to be sent is lost, but for the first so many mails.
+    AfterCommit(usize),
 }
 
 /// What came out of one input.
+#[derive(Default)]
 pub struct Came {
     pub mails: Vec<(String, u64, Vec<u8>)>,
     pub events: Vec<Event>,
     /// None: it crashed before the commit, as if it had never got the input.
     pub outcome: Option<Outcome>,
+    /// The store refused a write and nobody said so.
+    pub swallowed: bool,
+}
+
+impl Crash {
+    fn writes(self) -> u64 {
+        match self {
+            Crash::AtWrite(writes) => writes,
+            Crash::No | Crash::BeforeCommit | Crash::AfterCommit(_) => u64::MAX,
+        }
+    }
+
+    /// Whether the transaction is committed after all.
+    fn commits(self) -> bool {
+        matches!(self, Crash::No | Crash::AfterCommit(_))
+    }
 }
 
 impl Site {
     pub fn new(config: EngineConfig, store: MemoryStore, workload: Workload, skew: i64) -> Site {
-        let engine = Engine::new(config.clone());
-        Site { name: config.site.clone(), config, store, engine, skew, workload, crashes: 0, restored: false }
+        Site {
+            name: config.site.clone(),
+            engine: Engine::new(config.clone()),
+            whole: config.clone(),
+            config,
+            unknown: BTreeSet::new(),
+            store,
+            skew,
+            workload,
+            crashes: 0,
+            restored: false,
+            asleep: false,
+        }
     }
 
     pub fn clock(&self, now: i64) -> Timestamp {
@@ -56,33 +96,57 @@ impl Site {
 
     /// The world's time at which the engine wants to be called.
     pub fn deadline(&self) -> Option<i64> {
+        if self.asleep {
+            return None;
+        }
         self.engine.deadline().map(|at| at.as_millisecond() - self.skew)
     }
 
     pub fn handle(&mut self, now: i64, input: Input, crash: Crash) -> Came {
         let clock = self.clock(now);
-        let mut tx = self.store.begin();
-        let outcome = self.engine.handle(&mut tx, clock, input).expect("the store in memory does not fail");
-        match crash {
-            Crash::No => tx.commit(),
-            Crash::AfterCommit => {
+        let mut tx = Faulty::new(self.store.begin(), crash.writes());
+        let result = self.engine.handle(&mut tx, clock, input);
+        let refused = tx.refused;
+        match result {
+            Ok(outcome) if crash.commits() => {
                 tx.commit();
-                self.restart();
-                return Came { mails: Vec::new(), events: Vec::new(), outcome: Some(outcome) };
+                let came = self.drain(outcome);
+                self.crashed(crash, came)
             }
-            Crash::BeforeCommit => {
+            Ok(_) => {
                 drop(tx);
                 self.restart();
-                return Came { mails: Vec::new(), events: Vec::new(), outcome: None };
+                Came { swallowed: refused, ..Came::default() }
+            }
+            Err(error) => {
+                assert!(refused, "{}: {error}", self.name);
+                drop(tx);
+                self.restart();
+                Came::default()
             }
         }
-        self.drain(outcome)
+    }
+
+    fn crashed(&mut self, crash: Crash, mut came: Came) -> Came {
+        if let Crash::AfterCommit(left) = crash {
+            came.mails.truncate(left);
+            self.restart();
+        }
+        came
     }
 
     /// A new process on the same store. The caller lets it handle `Input::Start`.
     pub fn restart(&mut self) {
         self.engine = Engine::new(self.config.clone());
         self.crashes += 1;
+    }
+
+    /// The operator's configuration without the sites that it does not know.
+    pub fn configure(&mut self) {
+        let unknown = &self.unknown;
+        self.config = self.whole.clone();
+        self.config.partners.retain(|partner| !unknown.contains(&partner.site));
+        self.restart();
     }
 
     /// One commit of this site's own naming context, and what the engine makes of it, in one transaction.
@@ -92,30 +156,35 @@ impl Site {
         let record = self.own();
         let before = self.workload.clone();
         let changes = if bulk > 0 { self.workload.bulk(dice, bulk) } else { self.workload.next(dice) };
-        let mut tx = self.store.begin();
-        let mut commit = Commit::begin(&mut tx, record.number, dice.bytes()).expect("the context is there");
-        let refused = changes.iter().find_map(|change| commit.apply(change).err());
-        if let Some(error) = refused {
-            // Only a site whose history was put back may be surprised by what it holds.
-            assert!(self.restored, "{}: a change is refused: {error}", self.name);
-            drop(tx);
-            self.workload.learn(&self.store, &record);
-            return None;
-        }
-        commit.finish().expect("the workload's commit is sound")?;
-        let word = Input::LocalCommit { context: record.number };
-        let outcome = self.engine.handle(&mut tx, clock, word).expect("the store in memory does not fail");
-        if crash == Crash::BeforeCommit {
+        let mut tx = Faulty::new(self.store.begin(), crash.writes());
+        let made = commit_all(&mut tx, record.number, dice.bytes(), &changes);
+        let made = match made {
+            Err(ChangeError::Refused { dn, reason, .. }) => {
+                // Only a site whose history was put back may be surprised by what it holds.
+                assert!(self.restored, "{}: a change of {dn} is refused: {reason}", self.name);
+                drop(tx);
+                self.workload.learn(&self.store, &record);
+                return None;
+            }
+            Err(error) => {
+                assert!(tx.refused, "{}: {error}", self.name);
+                None
+            }
+            Ok(false) => return None,
+            Ok(true) => {
+                let word = Input::LocalCommit { context: record.number };
+                self.engine.handle(&mut tx, clock, word).ok().filter(|_| crash.commits())
+            }
+        };
+        let Some(outcome) = made else {
             drop(tx);
             self.workload = before;
             self.restart();
             return None;
-        }
+        };
         tx.commit();
-        if crash == Crash::AfterCommit {
-            self.restart();
-        }
-        Some(self.drain(outcome))
+        let came = self.drain(outcome);
+        Some(self.crashed(crash, came))
     }
 
     fn drain(&mut self, outcome: Outcome) -> Came {
@@ -127,11 +196,23 @@ impl Site {
                 Output::Card { .. } | Output::Introduced { .. } => {}
             }
         }
-        Came { mails, events, outcome: Some(outcome) }
+        Came { mails, events, outcome: Some(outcome), swallowed: false }
     }
 
     pub fn own(&self) -> ContextRecord {
         let all = contexts(&self.store).expect("the store is sound");
         all.into_iter().find(|record| record.master == self.name).expect("every site masters one context")
     }
+}
+
+/// Whether anything changed.
+fn commit_all(
+    tx: &mut Faulty<'_>,
+    number: u32,
+    batch: [u8; 12],
+    changes: &[bridgehead::directory::Change],
+) -> Result<bool, ChangeError> {
+    let mut commit = Commit::begin(tx, number, batch)?;
+    changes.iter().try_for_each(|change| commit.apply(change))?;
+    Ok(commit.finish()?.is_some())
 }

@@ -1,0 +1,75 @@
+//! A transaction on a disk that fills up: after so many writes it refuses every other.
+
+use bridgehead::directory::memory::MemoryTransaction;
+use bridgehead::directory::store::Visit;
+use bridgehead::directory::{Read, StoreError, Table, Write};
+
+pub struct Faulty<'s> {
+    tx: MemoryTransaction<'s>,
+    /// Writes that still succeed.
+    left: u64,
+    /// Whether one was refused.
+    pub refused: bool,
+}
+
+impl<'s> Faulty<'s> {
+    pub fn new(tx: MemoryTransaction<'s>, writes: u64) -> Faulty<'s> {
+        Faulty { tx, left: writes, refused: false }
+    }
+
+    pub fn commit(self) {
+        self.tx.commit();
+    }
+
+    fn one(&mut self) -> Result<(), StoreError> {
+        if self.left == 0 {
+            self.refused = true;
+            return Err(StoreError::Full("the simulated disk".into()));
+        }
+        self.left -= 1;
+        Ok(())
+    }
+}
+
+impl Read for Faulty<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.tx.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit) -> Result<(), StoreError> {
+        self.tx.scan(table, from, to, visit)
+    }
+
+    fn scan_back(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit) -> Result<(), StoreError> {
+        self.tx.scan_back(table, from, to, visit)
+    }
+}
+
+impl Write for Faulty<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.one()?;
+        self.tx.put(table, key, value)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.one()?;
+        self.tx.delete(table, key)
+    }
+
+    fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.one()?;
+        self.tx.delete_range(table, from, to)
+    }
+
+    fn savepoint(&mut self) -> Result<(), StoreError> {
+        self.tx.savepoint()
+    }
+
+    fn end_savepoint(&mut self, keep: bool) -> Result<(), StoreError> {
+        self.tx.end_savepoint(keep)
+    }
+
+    fn as_read(&self) -> &dyn Read {
+        self
+    }
+}

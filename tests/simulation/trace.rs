@@ -1,0 +1,28 @@
+//! Messages as a trace shows them.
+
+use bridgehead::replication::parts::Part;
+use bridgehead::replication::transfer::{Base, Manifest};
+use bridgehead::replication::wire::Message;
+
+/// A message in the trace.
+pub fn said(mail: u64, message: &Message) -> String {
+    let hello = message.hello.as_ref().map_or(String::new(), |hello| format!(" hello({})", hello.answer));
+    let parts: String = message.parts.iter().map(|item| part(&item.part)).collect();
+    let asks = message.requests.iter().map(|r| format!(" asks {:?}{:?}", r.base.map(|b| b.usn), r.missing));
+    let asks: String = asks.collect();
+    format!("#{}{hello}{parts}{asks}{}", mail % 1_000_000, if message.answer_wanted { " ?" } else { "" })
+}
+
+fn part(part: &Part) -> String {
+    let manifest = Manifest::from_bytes(&part.manifest).ok();
+    let checkpoint = manifest.as_ref().and_then(|manifest| manifest.checkpoint.claimed().ok());
+    let base = match manifest.map(|manifest| manifest.base) {
+        Some(Base::At(position, _)) => format!("{}", position.usn),
+        Some(Base::Nothing) => "nothing".into(),
+        Some(Base::Repair) => "repair".into(),
+        None => String::new(),
+    };
+    let target =
+        checkpoint.map_or(String::new(), |said| format!("{} {} {}", said.context, said.position, said.time));
+    format!(" part {}/{} {base}->{target}", part.index, part.count)
+}
