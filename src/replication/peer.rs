@@ -280,7 +280,11 @@ impl Link {
 
     /// Whether it says more than that there is nothing.
     pub fn is_worth_keeping(&self) -> bool {
-        self.wanted || self.theirs.is_some() || !self.chain.is_empty() || !self.arriving.is_empty() || self.by_file.is_some()
+        self.wanted
+            || self.theirs.is_some()
+            || !self.chain.is_empty()
+            || !self.arriving.is_empty()
+            || self.by_file.is_some()
     }
 
     /// Whether everything is wanted from the site, whatever is held.

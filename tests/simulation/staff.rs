@@ -204,7 +204,11 @@ impl World {
                 if held.is_some_and(|record| record.position != own.position) {
                     let site = self.sites[self.next_hop(n, master)].name.clone();
                     self.observers.gives_up(n, &own.dn.to_string());
-                    self.input(n, Input::Refresh { site: Some(site), context: None, dry_run: false }, Crash::No);
+                    self.input(
+                        n,
+                        Input::Refresh { site: Some(site), context: None, dry_run: false },
+                        Crash::No,
+                    );
                 }
             }
         }

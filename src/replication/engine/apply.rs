@@ -75,11 +75,11 @@ impl Turn<'_> {
                 Ok(mut assembly) => {
                     assembly.note_carrier(self.tx, carrier)?;
                     self.tell_progress(from, &item.context, before, assembly.count());
-                    let link = peer.link(&item.context);
-                    if let Some(oldest) = link.arrives(item.part.transfer) {
-                        Assembly::drop_one(self.tx, from, oldest)?;
+                    if let Some(oldest) = peer.link(&item.context).arrives(item.part.transfer) {
+                        self.crowded_out(from, &item.context, oldest)?;
                     }
                     if !assembly.is_complete() {
+                        let link = peer.link(&item.context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
                         link.asks = 0;
                     }
@@ -122,6 +122,16 @@ impl Turn<'_> {
             Err(PartError::Store(error)) => Err(error),
             stored => Ok(stored),
         }
+    }
+
+    /// A transfer that never became whole makes room for a new one.
+    fn crowded_out(&mut self, from: &str, context: &str, transfer: TransferId) -> Result<(), StoreError> {
+        if let Some(oldest) = Assembly::load(self.tx.as_read(), from, transfer)? {
+            let reason = "the site has begun too many transfers".to_owned();
+            self.refuse_transfer(from, context, &oldest, reason)?;
+            oldest.drop_all(self.tx)?;
+        }
+        Ok(())
     }
 
     /// A part takes no effect; it is kept for the operator.

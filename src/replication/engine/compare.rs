@@ -6,7 +6,7 @@
 //!   after it was given time to arrive by itself.
 
 use super::Event;
-use super::config::Partner;
+use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
@@ -52,6 +52,12 @@ impl Turn<'_> {
         let record = self.context(&link.context).cloned();
         if link.theirs.is_none() || record.as_ref().and_then(point) != link.theirs {
             return Ok(());
+        }
+        // What waited for the operator came another way, or is not wanted any more.
+        if self.held.iter().any(|held| same_context(held, &link.context))
+            && self.hold_of(&link.context)?.is_some_and(|hold| hold.site == partner.site)
+        {
+            self.release(&link.context)?;
         }
         for transfer in std::mem::take(&mut link.arriving) {
             let Some(assembly) = Assembly::load(self.tx.as_read(), &partner.site, transfer)? else {

@@ -200,7 +200,18 @@ impl Turn<'_> {
         let since = self.now;
         self.forks.push(context.clone());
         let others = Vec::new();
-        self.put_hold(&Hold { id, site, context, target, deletions: 0, entries, since, verdict, kind, others })
+        self.put_hold(&Hold {
+            id,
+            site,
+            context,
+            target,
+            deletions: 0,
+            entries,
+            since,
+            verdict,
+            kind,
+            others,
+        })
     }
 
     /// Nothing is forked any more; costs nothing where nothing was.
