@@ -1,6 +1,6 @@
 //! Sabotage: ways to break a site from outside, to show that the observers would notice.
 //!
-//! `contrib/test/mutations` breaks the engine itself; these are quick enough for every run of the tests.
+//! They are quick enough for every run of the tests.
 
 use std::time::Duration;
 

@@ -65,6 +65,8 @@ pub enum Topology {
     Star,
     /// Every site has at most two below it.
     Tree,
+    /// Every site has at most ten below it.
+    Wide,
 }
 
 impl Knobs {
@@ -174,10 +176,8 @@ impl Topology {
             Topology::Line => (0..of).filter(|&m| m.abs_diff(n) == 1).collect(),
             Topology::Star if n == 0 => (1..of).collect(),
             Topology::Star => vec![0],
-            Topology::Tree => {
-                let above = (n > 0).then(|| (n - 1) / 2);
-                above.into_iter().chain([2 * n + 1, 2 * n + 2].into_iter().filter(|&m| m < of)).collect()
-            }
+            Topology::Tree => tree(n, of, 2),
+            Topology::Wide => tree(n, of, 10),
         }
     }
 
@@ -188,6 +188,13 @@ impl Topology {
             Topology::Line => of as i64 - 1,
             Topology::Star => 2,
             Topology::Tree => 2 * i64::from(of.ilog2()),
+            Topology::Wide => 2 * i64::from(of.ilog(10) + 1),
         }
     }
+}
+
+/// The neighbours of a site in a tree in which every site has so many below it.
+fn tree(n: usize, of: usize, below: usize) -> Vec<usize> {
+    let above = (n > 0).then(|| (n - 1) / below);
+    above.into_iter().chain((below * n + 1..=below * n + below).filter(|&m| m < of)).collect()
 }

@@ -1,9 +1,11 @@
 //! The real engine and the real codecs in a seeded world of bad mail.
 //!
 //! `BRIDGEHEAD_SEED` runs one world with a trace; `BRIDGEHEAD_SEEDS` sets how many worlds are run,
-//! `BRIDGEHEAD_FIRST` the first, `BRIDGEHEAD_THREADS` on how many threads.
+//! `BRIDGEHEAD_FIRST` the first, `BRIDGEHEAD_THREADS` on how many threads, `BRIDGEHEAD_FAILURES` after how many
+//! failures the run ends.
 
 mod cases;
+mod counts;
 mod dice;
 mod faults;
 mod faulty;
@@ -32,7 +34,7 @@ use world::{DAY, HOUR, World};
 const ONCE_FAILED: [u64; 0] = [];
 
 /// A run ends after so many failures.
-const FAILURES_MAX: usize = 20;
+const FAILURES_MAX: u64 = 20;
 
 /// Any sites, any mail, any operators: equal in the end, never wrong on the way.
 #[test]
@@ -49,6 +51,7 @@ fn worlds_of_bad_mail_end_equal() {
     if first == 0 {
         seeds.extend(ONCE_FAILED);
     }
+    let most = environment("BRIDGEHEAD_FAILURES").unwrap_or(FAILURES_MAX) as usize;
     let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..environment("BRIDGEHEAD_THREADS").unwrap_or(2) {
@@ -58,7 +61,7 @@ fn worlds_of_bad_mail_end_equal() {
                         eprintln!("seed {seed} failed; again with BRIDGEHEAD_SEED={seed}");
                         failed.lock().expect("nobody panics with it").push(*seed);
                     }
-                    if failed.lock().expect("nobody panics with it").len() >= FAILURES_MAX {
+                    if failed.lock().expect("nobody panics with it").len() >= most {
                         break;
                     }
                 }
