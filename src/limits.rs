@@ -121,6 +121,9 @@ pub const CONTEXTS_MAX: usize = 100_000;
 /// Share of a naming context's entries, in percent, that one transfer may delete without an operator's word.
 pub const HOLD_DELETIONS_PERCENT: u8 = 30;
 
+/// Commits of a naming context of which it is remembered what they touched.
+pub const LOG_COMMITS: u64 = 100_000;
+
 /// Octets of one part on a link, unless configured otherwise: well below any mail server's usual limit.
 pub const PART_BYTES_DEFAULT: u64 = 512 << 10;
 

@@ -14,6 +14,7 @@ mod messages; // replication mail as real mail systems leave it
 mod peers; // Exim, OpenSMTPD and Sendmail in Postfix's place, from the recipes that users read
 mod postfix; // sites join their directories through real Postfix instances, in each of the documented set-ups
 mod relay; // TLS, Unix sockets, failover, draining, submission, many sessions, any octets
+mod retention; // what a site remembers of its past is bounded
 mod simulation; // the real engine and codecs in seeded worlds of bad mail
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod transfers; // test vectors of transfers, also applied by a program that is not ours

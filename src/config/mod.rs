@@ -244,7 +244,7 @@ fn read_replication(section: Section) -> Option<ReplicationConfig> {
     let day = Duration::from_secs(86_400);
     let mut config = ReplicationConfig::default();
     let timing = &mut config.timing;
-    let durations: [(&'static str, &mut Duration, Duration); 7] = [
+    let durations: [(&'static str, &mut Duration, Duration); 8] = [
         ("batching", &mut timing.batching, day),
         ("acknowledgement", &mut timing.acknowledgement, day),
         ("gap", &mut timing.gap, day),
@@ -252,12 +252,15 @@ fn read_replication(section: Section) -> Option<ReplicationConfig> {
         ("retry_first", &mut timing.retry_first, 90 * day),
         ("retry_min", &mut timing.retry_min, 90 * day),
         ("retry_max", &mut timing.retry_max, 90 * day),
+        ("repeat", &mut timing.repeat, 366 * day),
     ];
     for (key, field, most) in durations {
         if let Some(value) = section.duration(key, Duration::ZERO..most) {
             *field = value;
         }
     }
+    let commits = section.number("log_commits", 100..1 << 40);
+    timing.log_commits_max = commits.unwrap_or(timing.log_commits_max);
     let bounds = limits::PART_BYTES_MIN as u64..limits::REPLICATION_MESSAGE_BYTES_MAX as u64 / 2;
     if let Some(bytes) = section.octets("part_bytes", bounds) {
         config.part_bytes_max = bytes;

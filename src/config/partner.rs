@@ -156,8 +156,9 @@ pub fn print(card_text: &str) -> String {
          card = {}\n\n[link]\n#paused = false              # nothing is sent; what comes in is still taken\n\
          #part_bytes = \"512 KiB\"     # the smaller of this, the general setting and the site's own limit\n\
          #hold_deletions_percent = 30 # more than this share of a naming context at once waits for `bridgehead hold approve`\n\
-         #inbound = []                # only these naming contexts are taken; default: all that it masters or passes on\n\
-         #outbound = []               # only these naming contexts are sent; default: all\n\
+         #schedule = \"always\"        # never, every 4h, Mon-Fri 18:00-06:00 Europe/Berlin\n\
+         #inbound = \"all\"            # what is taken: all, own (what it masters), or a list of naming contexts\n\
+         #outbound = \"own\"           # what is sent: all (as a hub does), own (what we master), or a list\n\
          #successors = \"accept\"       # a new card that its key endorsed: off, ask or accept\n\
          #introductions = \"ask\"       # sites that it introduces: off, ask or accept\n\
          #exchange = true             # false: no mail either way; its naming contexts come by way of others\n",
@@ -253,16 +254,33 @@ fn read_link(section: Section, name: &str, settings: &mut Settings) -> Partner {
     let bounds = limits::PART_BYTES_MIN as u64..limits::REPLICATION_MESSAGE_BYTES_MAX as u64 / 2;
     link.part_bytes_max = section.octets("part_bytes", bounds).unwrap_or(link.part_bytes_max);
     link.day_bytes_max = section.octets("bytes_per_day", 65_536..1 << 50);
+    link.schedule = section.parsed("schedule", str::parse).unwrap_or(link.schedule);
     let percent = section.number("hold_deletions_percent", 0..101);
     link.delete_percent_max = percent.map_or(link.delete_percent_max, |percent| percent as u8);
-    let context = |dn: &str| Dn::parse(dn).map(|_| dn.to_owned());
     for (key, passage) in [("inbound", &mut link.inbound), ("outbound", &mut link.outbound)] {
-        if let Some(contexts) = section.list(key, context) {
-            *passage = Passage::Only(contexts);
+        if let Some(read) = read_passage(&section, key) {
+            *passage = read;
         }
     }
     section.finish();
     link
+}
+
+/// `"all"`, `"own"`, or a list of naming contexts; an empty one lets nothing pass.
+fn read_passage(section: &Section, key: &'static str) -> Option<Passage> {
+    let words = section.list(key, |word| match word {
+        "all" | "own" => Ok(word.to_owned()),
+        dn => Dn::parse(dn).map(|_| dn.to_owned()),
+    })?;
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["all"] => Some(Passage::All),
+        ["own"] => Some(Passage::Own),
+        _ if words.iter().any(|word| word == "all" || word == "own") => {
+            section.refuse(key, "\"all\" and \"own\" stand alone", "");
+            None
+        }
+        _ => Some(Passage::Only(words)),
+    }
 }
 
 /// What is wrong between connected sites, and between them and our own.
@@ -293,4 +311,54 @@ pub fn clashes(partners: &[PartnerConfig], own: Option<&SiteConfig>) -> Vec<Prob
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::schedule::Schedule;
+
+    fn link(text: &str) -> Result<Partner, String> {
+        let document = Document::parse(Path::new("tokyo.toml"), text);
+        let link = document
+            .root()
+            .section("link")
+            .map(|section| read_link(section, "tokyo", &mut Settings::default()));
+        document.finish(link).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_link_says_when_and_what() {
+        let read = link(
+            "[link]\nschedule = \"Mon-Fri 18:00-06:00 Europe/Berlin\"\ninbound = \"own\"\noutbound = \"all\"\n",
+        );
+        let read = read.unwrap();
+        assert_eq!(read.schedule, "Mon-Fri 18:00-06:00 Europe/Berlin".parse::<Schedule>().unwrap());
+        assert_eq!((read.inbound, read.outbound), (Passage::Own, Passage::All));
+        let read = link("[link]\nschedule = \"never\"\noutbound = [\"ou=paris,o=Example\"]\ninbound = []\n")
+            .unwrap();
+        assert_eq!(read.schedule, Schedule::Never);
+        assert_eq!(read.outbound, Passage::Only(vec!["ou=paris,o=Example".into()]));
+        assert_eq!(read.inbound, Passage::Only(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_not_said_is_the_default() {
+        let read = link("[link]\n").unwrap();
+        assert_eq!((read.inbound, read.outbound), (Passage::All, Passage::Own));
+        assert_eq!(read.schedule, Schedule::Always);
+    }
+
+    #[test]
+    fn a_wrong_link_is_a_problem_with_its_line() {
+        for (text, named) in [
+            ("[link]\nschedule = \"Mon-Fri 18-6\"\n", "18-6"),
+            ("[link]\nschedule = \"Mon 08:00-09:00 Europe/Atlantis\"\n", "Atlantis"),
+            ("[link]\noutbound = [\"all\", \"ou=paris,o=Example\"]\n", "stand alone"),
+            ("[link]\ninbound = \"everything\"\n", "everything"),
+        ] {
+            let problem = link(text).unwrap_err();
+            assert!(problem.contains(named) && problem.contains("tokyo.toml:2"), "{problem}");
+        }
+    }
 }

@@ -349,6 +349,7 @@ impl Turn<'_> {
                 self.refresh(number)?;
                 let full = manifest.base == Base::Nothing;
                 self.note_step(number, Some(from), assembly.carriers().clone(), Some(checkpoint), full)?;
+                self.trim_log(number)?;
                 self.release(&name)?;
                 self.event(Event::Applied {
                     site: from.to_owned(),

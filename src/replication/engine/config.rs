@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
+use crate::limits;
 use crate::replication::schedule::Schedule;
 
 /// The engine's configuration, as meant.
@@ -136,6 +137,9 @@ pub struct Timing {
     pub window_bytes: u64,
     /// Transfers that may be chained without an acknowledgement.
     pub chain_max: usize,
+    /// Commits of a naming context of which it is remembered what they touched. A site that is further
+    /// behind than these gets a full load.
+    pub log_commits_max: u64,
 }
 
 impl Default for Timing {
@@ -152,6 +156,7 @@ impl Default for Timing {
             quiet_heartbeats: 3,
             window_bytes: 256 << 20,
             chain_max: 32,
+            log_commits_max: limits::LOG_COMMITS,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::Event;
 use super::config::Partner;
 use super::serve::{PROBE_PARTS, in_flight};
 use super::turn::{Turn, point, sooner};
-use crate::directory::StoreError;
+use crate::directory::{StoreError, log};
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
@@ -46,10 +46,23 @@ impl Turn<'_> {
         self.refresh(number)?;
         self.begin_invocation(number)?;
         self.note_step(number, None, Carriers::default(), None, false)?;
+        self.trim_log(number)?;
         match self.contexts.iter().find(|record| record.number == number).cloned() {
             Some(record) => self.push_to_all(&record, None),
             None => Ok(()),
         }
+    }
+
+    /// Bounds the log of a naming context, an eighth of it at a time.
+    pub(super) fn trim_log(&mut self, number: u32) -> Result<(), StoreError> {
+        let most = self.config.timing.log_commits_max;
+        let Some(record) = self.contexts.iter().find(|record| record.number == number) else { return Ok(()) };
+        let usn = record.position.usn;
+        if usn.saturating_sub(record.log_floor) <= most + most / 8 {
+            return Ok(());
+        }
+        log::trim(self.tx, number, usn - most)?;
+        self.refresh(number)
     }
 
     /// `sync` and `verify`: speak now, and ask for an answer.
