@@ -76,7 +76,7 @@ impl Session {
             return self.refuse(Refusal::AuthUnavailable);
         };
         let relay = self.service.relay.clone();
-        let mut lease = match relay.acquire(&self.settings, &onward, true).await {
+        let mut lease = match relay.acquire(&self.settings, &onward, true, &[]).await {
             Ok(lease) => lease,
             Err(error) => {
                 warn!(target: "bridgehead::session", %error, "nobody to authenticate to");

@@ -3,7 +3,8 @@
 //! PROMISES
 //!   A relayed recipient is answered with the next hop's own reply; a group that was pipelined goes on in one
 //!   write. A pooled connection that died since its last transaction is replaced unnoticed. What the next hop cannot carry is
-//!   refused, never dropped.
+//!   refused, never dropped. A next hop that goes away before the client was given any reply of its is replaced by the
+//!   next one of the route.
 //!
 //! STANDARDS
 //!   RFC 5321 section 3.3 and 4.5.3.1.10 (452), RFC 1870, RFC 6152, RFC 6531, RFC 3461, RFC 2920.
@@ -13,6 +14,7 @@
 //!   reverse path is the reply to every RCPT.
 
 use bytes::Buf;
+use tracing::warn;
 
 use super::grammar::Step;
 use super::refusal::Refusal;
@@ -36,6 +38,8 @@ pub struct Transaction {
     pub accepted: Vec<Accepted>,
     /// The next hop was lost after it had accepted recipients.
     pub lost: bool,
+    /// The client was given a next hop's reply: no other may speak now.
+    pub answered: bool,
 }
 
 /// A forward path that was answered with 250.
@@ -266,7 +270,7 @@ impl Session {
 
     /// Asks the next hop about the group's relayed recipients.
     async fn forward(&mut self, group: &mut [Candidate], with_data: bool) -> Result<Answers, Refusal> {
-        let mut fresh = false;
+        let (mut fresh, mut tried, mut failure) = (false, Vec::new(), None);
         loop {
             let relay = self.service.relay.clone();
             let patience = self.settings.config.limits.reply_timeout;
@@ -282,7 +286,11 @@ impl Session {
                 (Some(lease), _) => lease,
                 (None, Some(onward)) => match &self.authenticated {
                     Some(own) if own.onward == *onward => own.take().ok_or(Refusal::NextHopLost)?,
-                    _ => relay.acquire(&self.settings, onward, fresh).await.map_err(|error| away(&error))?,
+                    _ => match relay.acquire(&self.settings, onward, fresh, &tried).await {
+                        Ok(lease) => lease,
+                        // The words of a next hop that was reached say more than that none is left.
+                        Err(error) => return failure.unwrap_or_else(|| Err(away(&error))),
+                    },
                 },
                 (None, None) => return Err(Refusal::Internal),
             };
@@ -330,12 +338,24 @@ impl Session {
                         lease.failed(error);
                     }
                     transaction.lost = transaction.relays();
-                    let replies = failed.map_err(|_| Refusal::NextHopLost)?;
-                    let going = replies.into_iter().find(|reply| reply.code() == 421);
-                    let reply = going.map(|r| transient(&r)).ok_or(Refusal::NextHopLost)?;
-                    return Ok(Answers { recipients: vec![reply; recipients], data: None });
+                    let going = failed.ok().and_then(|replies| replies.into_iter().find(|r| r.code() == 421));
+                    let answers = match going.map(|reply| transient(&reply)) {
+                        Some(reply) => Ok(Answers { recipients: vec![reply; recipients], data: None }),
+                        None => Err(Refusal::NextHopLost),
+                    };
+                    if !begins || transaction.answered || self.authenticated.is_some() {
+                        transaction.answered = true;
+                        return answers;
+                    }
+                    warn!(target: "bridgehead::relay", next_hop = %lease.next_hop.config.host, "next hop went away before its reply");
+                    lease.next_hop.failed(&self.settings.config.limits);
+                    tried.push(lease.next_hop.clone());
+                    (fresh, failure) = (false, Some(answers));
+                    continue;
                 }
             };
+            transaction.answered = true;
+            lease.next_hop.succeeded();
             lease.connection.set_needs_reset(false);
             let data = if data { replies.pop() } else { None };
             let recipients = replies.split_off(before);

@@ -162,7 +162,7 @@ impl Connection {
         self.stream.try_write(b"QUIT\r\n");
     }
 
-    /// Sends the commands and reads their replies, one for each.
+    /// Sends the commands and reads their replies, one for each; none is awaited behind a 421.
     pub async fn exchange(
         &mut self,
         batch: &Batch,
@@ -172,14 +172,24 @@ impl Connection {
         if self.extensions.pipelining || batch.len() <= 1 {
             self.send(&batch.bytes, patience).await?;
             for _ in &batch.ends {
-                replies.push(self.reply(patience).await?);
+                let reply = self.reply(patience).await?;
+                let going = reply.code() == 421;
+                replies.push(reply);
+                if going {
+                    break;
+                }
             }
             return Ok(replies);
         }
         let mut from = 0;
         for end in &batch.ends {
             self.send(&batch.bytes[from..*end], patience).await?;
-            replies.push(self.reply(patience).await?);
+            let reply = self.reply(patience).await?;
+            let going = reply.code() == 421;
+            replies.push(reply);
+            if going {
+                break;
+            }
             from = *end;
         }
         Ok(replies)

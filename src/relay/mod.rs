@@ -148,14 +148,17 @@ impl Relay {
         all
     }
 
-    /// A connection to the first next hop that can be reached: a pooled one or, if `fresh`, a new one.
+    /// A connection to the first next hop that can be reached and was not `tried` in vain: a pooled one or, if
+    /// `fresh`, a new one.
     pub async fn acquire(
         &self,
         settings: &Settings,
         onward: &Onward,
         fresh: bool,
+        tried: &[Arc<NextHop>],
     ) -> Result<Lease, Unavailable> {
-        let hops = self.candidates(settings, onward).await?;
+        let mut hops = self.candidates(settings, onward).await?;
+        hops.retain(|hop| !tried.iter().any(|tried| Arc::ptr_eq(hop, tried)));
         if let [only] = &hops[..] {
             let failed = |reason| Unavailable { next_hop: only.config.host.to_string(), reason };
             return self.lease(only, settings, fresh).await.map_err(failed);
@@ -218,7 +221,6 @@ impl Relay {
         }
         match dial::dial(&hop.config, &settings.config, &self.tls).await {
             Ok(connection) => {
-                hop.succeeded();
                 hop.counters.connected();
                 hop.learn(connection.extensions());
                 debug!(target: "bridgehead::relay", next_hop = %hop.config.host, "connected");

@@ -21,12 +21,22 @@ impl Relay {
         let path = envelope.recipients.first().map(|r| r.path.clone()).unwrap_or_default();
         let space = settings.routes.space(&path).ok_or_else(|| SubmitError::NoRoute(path.to_string()))?;
         let onward = space.onward(&path);
-        let mut fresh = false;
+        let (mut fresh, mut tried, mut failure) = (false, Vec::new(), None);
         loop {
-            let lease = self.acquire(&settings, &onward, fresh).await;
-            let mut lease = lease.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+            let mut lease = match self.acquire(&settings, &onward, fresh, &tried).await {
+                Ok(lease) => lease,
+                // The words of a next hop that was reached say more than that none is left.
+                Err(error) => {
+                    let failure: Option<ConnectionError> = failure;
+                    let reason = failure.map_or_else(|| error.to_string(), |failure| failure.to_string());
+                    return Err(SubmitError::Unavailable(reason));
+                }
+            };
             match begin(&mut lease, &settings, envelope).await {
-                Ok(None) => return self.send_message(lease, &settings, message, &onward).await,
+                Ok(None) => {
+                    lease.next_hop.succeeded();
+                    return self.send_message(lease, &settings, message, &onward).await;
+                }
                 Ok(Some(refusal)) => {
                     lease.connection.set_needs_reset(true);
                     lease.release();
@@ -35,7 +45,9 @@ impl Relay {
                 Err(_) if lease.connection.is_reused() && !fresh => fresh = true,
                 Err(error) => {
                     lease.failed(&error);
-                    return Err(SubmitError::Unavailable(error.to_string()));
+                    lease.next_hop.failed(&settings.config.limits);
+                    tried.push(lease.next_hop.clone());
+                    (fresh, failure) = (false, Some(error));
                 }
             }
         }

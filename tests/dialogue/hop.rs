@@ -20,9 +20,9 @@ pub struct Part {
 /// What it saw, line by line: connection number and line.
 pub type Saw = Arc<Mutex<Vec<(usize, String)>>>;
 
-pub async fn serve(listener: TcpListener, part: Part, saw: Saw) {
+/// `number`: of the connection before the first.
+pub async fn serve(listener: TcpListener, part: Part, mut number: usize, saw: Saw) {
     let part = Arc::new(Mutex::new(part));
-    let mut number = 0;
     while let Ok((stream, _)) = listener.accept().await {
         number += 1;
         tokio::spawn(converse(stream, number, part.clone(), saw.clone()));
@@ -168,6 +168,7 @@ async fn act(
         None => (deed, false),
     };
     let mut wire = String::new();
+    let deed = String::from_utf8(super::unescape(&deed.replace("\\n", "\\\\n"))).ok()?;
     let (code, text) = deed.split_at(3);
     let lines: Vec<&str> = text[1..].split("\\n").collect();
     for (i, line) in lines.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! # a sentence: the rule
 //! @ limit recipients_max 2            a setting; see `Scene::set`
 //! @ hop RCPT TO:<bad => 550 no        what the next hop answers to lines that begin so
+//! @ second                            there is another at a higher cost, whose connections count from H11
 //! C: MAIL FROM:<a@b.example>          a line of the client; neighbours go out in one write
 //! C| text without\x00a CRLF           raw octets
 //! W: 50                               milliseconds of silence

@@ -61,6 +61,8 @@ struct Settings {
     listener: ListenerConfig,
     part: Part,
     hop_is_down: bool,
+    /// A second next hop, for when the first is away.
+    second: Option<Part>,
     replication: String,
     known: Option<Path>,
 }
@@ -79,12 +81,18 @@ impl Scene {
         let hop_address = hop.local_addr().unwrap();
         let saw = Saw::default();
         if !settings.hop_is_down {
-            tokio::spawn(hop::serve(hop, settings.part, saw.clone()));
+            tokio::spawn(hop::serve(hop, settings.part, 0, saw.clone()));
         } else {
             drop(hop);
         }
         let next_hop = NextHopConfig::to(NextHopHost::Address(hop_address));
         settings.config.routes.push(RouteConfig::default_to(next_hop));
+        if let Some(part) = settings.second {
+            let hop = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let next_hop = NextHopConfig::to(NextHopHost::Address(hop.local_addr().unwrap()));
+            settings.config.routes.push(RouteConfig { cost: 20, ..RouteConfig::default_to(next_hop) });
+            tokio::spawn(hop::serve(hop, part, 10, saw.clone()));
+        }
         let bound = Listener::bind(&settings.listener.address).await.unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], bound.port().unwrap()));
         let replication = Arc::new(Replication { got: Mutex::default(), reply: settings.replication });
@@ -172,6 +180,7 @@ impl Settings {
             listener: ListenerConfig::smtp("test", "127.0.0.1:0".parse().unwrap()),
             part: Part { offers: offers.map(str::to_owned).to_vec(), rules: Vec::new() },
             hop_is_down: false,
+            second: None,
             replication: "250 2.0.0 Ok, committed".into(),
             known: None,
         }
@@ -181,6 +190,13 @@ impl Settings {
         let (key, value) = setting.split_once(' ').unwrap_or((setting, ""));
         match key {
             "hop" => self.set_hop(value),
+            "second" => {
+                let second =
+                    self.second.get_or_insert_with(|| Part { rules: Vec::new(), ..self.part.clone() });
+                second
+                    .rules
+                    .extend(value.split_once(" => ").map(|(a, b)| (a.to_owned(), b.to_owned(), None)));
+            }
             "limit" => self.set_limit(value),
             "route" => {
                 let (pattern, host) = value.split_once(' ').unwrap();
@@ -266,6 +282,7 @@ impl Settings {
             "session_timeout_ms" => limits.session_timeout = ms,
             "connect_timeout_ms" => limits.connect_timeout = ms,
             "reply_timeout_ms" => limits.reply_timeout = ms,
+            "back_off_min_ms" => (limits.back_off_min, limits.back_off_max) = (ms, ms),
             "final_timeout_ms" => limits.final_timeout = ms,
             _ => panic!("no such limit: {name}"),
         }
