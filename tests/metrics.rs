@@ -39,6 +39,10 @@ fn the_endpoint_and_status_tell_what_happened() {
     client.transact("<a@b.example>", &[&format!("<{}>", site.mailbox)], b"not for us\r\n").expect(550);
     client.command("WHAT").expect(500);
 
+    // The copy is kept behind the reply, with the replicator's next transaction.
+    crate::support::await_true("the copy", Duration::from_secs(20), || {
+        get(endpoint, "/metrics").contains("\nbridgehead_quarantined 1.0\n")
+    });
     let answer = get(endpoint, "/metrics");
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("openmetrics-text; version=1.0.0"), "{head}");
@@ -56,7 +60,7 @@ fn the_endpoint_and_status_tell_what_happened() {
         ("bridgehead_ready", 1.0),
         ("bridgehead_context_entries{context=\"ou=paris,o=Example\"}", 0.0),
         ("bridgehead_holds", 0.0),
-        ("bridgehead_quarantined", 0.0),
+        ("bridgehead_quarantined", 1.0),
         (&format!("bridgehead_next_hop_connects_total{{next_hop=\"{hop_name}\"}}"), 1.0),
         (&format!("bridgehead_next_hop_connections{{next_hop=\"{hop_name}\",state=\"idle\"}}"), 1.0),
     ] {
