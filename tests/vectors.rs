@@ -118,7 +118,8 @@ fn messages_are_as_they_were() {
     let misdirected = seal(&alpha, &misdirected_to, &misdirected, PLAIN, &mut Seeded::new(14)).unwrap();
     settle("misdirected.bhm", &misdirected);
 
-    let mut bundle = bundle::Writer::new(Vec::new()).unwrap();
+    let mut bundle =
+        bundle::Writer::new(Vec::new(), std::str::from_utf8(&vector("alpha.card")).unwrap()).unwrap();
     bundle.push(&plain).unwrap();
     bundle.push(&vector("zstd.bhm")).unwrap();
     settle("both.bhb", &bundle.finish().unwrap());
@@ -133,7 +134,10 @@ fn messages_open_as_they_did() {
     assert_eq!((zstd.header, zstd.payload), (header(2), repeated()));
     assert_eq!(opened("forged.bhm"), Err(OpenError::Forged("alpha".into())));
     assert_eq!(opened("misdirected.bhm"), Err(OpenError::OtherSite("gamma".into())));
-    let bundled: Vec<_> = bundle::Reader::new(&vector("both.bhb")[..]).unwrap().map(Result::unwrap).collect();
+    let bundle = vector("both.bhb");
+    let bundle = bundle::Reader::new(&bundle[..]).unwrap();
+    assert_eq!(bundle.cards().as_bytes(), vector("alpha.card"));
+    let bundled: Vec<_> = bundle.map(Result::unwrap).collect();
     assert_eq!(bundled, [vector("plain.bhm"), vector("zstd.bhm")]);
 }
 

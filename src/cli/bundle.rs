@@ -11,6 +11,7 @@ use super::directory::open_store;
 use super::failure::{CANNOT_CREATE, DATA, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::site;
 use crate::config::Config;
+use crate::control::bundle::ApplyError;
 use crate::control::operation::Operation;
 use crate::control::{bundle, conversation, operation};
 use crate::daemon::engine_config;
@@ -63,7 +64,7 @@ fn write(config: &Config, partner: &str, out: &mut File) -> Result<u8, Failure> 
 }
 
 pub fn apply(file: &Path, config_file: &Path) -> Result<u8, Failure> {
-    let config = site::load(config_file)?;
+    let mut config = site::load(config_file)?;
     let mut input = File::open(file).or_fail(DATA, || file.display().to_string())?;
     let socket = config.site.control_socket();
     if let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
@@ -73,15 +74,20 @@ pub fn apply(file: &Path, config_file: &Path) -> Result<u8, Failure> {
             .or_fail(IO, || "the daemon went away; to take the bundle again is harmless".to_owned());
     }
     let key = site::read_key(&config)?;
-    let mut engine = Engine::new(engine_config(&config, &key));
+    // The store first: whoever holds it is the one writer, of the sites' files too.
     let mut store = open_store(&config)?;
+    let failed = |error: ApplyError| Failure::new(error.status(), error);
+    let proved = bundle::prove(&config, &key, input).map_err(failed)?;
+    if proved.pin().map_err(failed)? {
+        config = site::load(config_file)?;
+    }
+    let mut engine = Engine::new(engine_config(&config, &key));
     let mut tx = store.begin().map_err(|error| Failure::new(TRY_AGAIN, error))?;
     let mut tell = |input: Input| {
         engine.handle(&mut tx, Timestamp::now(), input).map_err(|error| error.to_string())?;
         Ok(events(&mut engine))
     };
-    let applied = bundle::apply(&config, &key, input, &mut tell);
-    let done = applied.map_err(|error| Failure::new(error.status(), error))?;
+    let done = proved.take(&key, &mut tell).map_err(failed)?;
     tx.commit().map_err(|error| Failure::new(TRY_AGAIN, error))?;
     println!("{done}");
     Ok(done.status())

@@ -3,6 +3,8 @@
 //! PROMISES
 //!   Before anything of a bundle is taken, every message in it was opened and its signature proved: all of the file, or,
 //!   with a reason, nothing. To take one twice is harmless.
+//!   The file names its maker's cards, so that it is taken also where a renewal of keys has not been heard of: by the
+//!   same rules, and policy, as a card that comes by mail.
 
 use std::fmt;
 use std::fs::File;
@@ -15,8 +17,10 @@ use super::operation;
 use crate::cli::failure::{DATA, NO, OK, TRY_AGAIN};
 use crate::config::Config;
 use crate::daemon::open_message;
+use crate::daemon::trust::{self, Successor, TrustError};
 use crate::message::bundle::{BundleError, Reader, Writer};
 use crate::message::keys::SiteKey;
+use crate::message::own::OwnCardError;
 use crate::message::random;
 use crate::message::seal::{self, OpenError, Opened, SealError};
 use crate::replication::engine::bundle::Bundled;
@@ -30,6 +34,8 @@ pub enum CreateError {
     NotConnected(String),
     #[error("there is nothing to send to {0}: this site holds no entries that go to it")]
     Empty(String),
+    #[error("this site's card: {0}")]
+    Card(#[from] OwnCardError),
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error("writing the bundle: {0}")]
@@ -49,7 +55,7 @@ pub fn write(
     if messages.is_empty() {
         return Err(CreateError::Empty(site.to_owned()));
     }
-    let mut writer = Writer::new(out)?;
+    let mut writer = Writer::new(out, &trust::own_cards(config, key)?.print())?;
     for (seq, payload) in messages {
         let (from, time) = (config.site.name.clone(), Timestamp::now());
         let header = seal::Header { from, to: site.to_owned(), seq: *seq, time };
@@ -64,6 +70,8 @@ pub fn write(
 pub enum ApplyError {
     #[error("{0}; nothing of it was taken")]
     File(#[from] BundleError),
+    #[error("the cards in the bundle: {0}; nothing was taken")]
+    Cards(#[from] TrustError),
     #[error("message {0} of the bundle: {1}; nothing was taken")]
     Open(u64, OpenError),
     #[error("message {0} of the bundle: {1}; nothing was taken")]
@@ -78,7 +86,10 @@ impl ApplyError {
     pub fn status(&self) -> u8 {
         match self {
             ApplyError::File(BundleError::Io(_)) | ApplyError::Store(_) | ApplyError::Io(_) => TRY_AGAIN,
-            ApplyError::File(_) | ApplyError::Open(..) | ApplyError::Message(..) => DATA,
+            ApplyError::Cards(TrustError::File { .. } | TrustError::TooMany) => TRY_AGAIN,
+            ApplyError::Cards(_) | ApplyError::File(_) | ApplyError::Open(..) | ApplyError::Message(..) => {
+                DATA
+            }
         }
     }
 }
@@ -115,31 +126,62 @@ impl fmt::Display for Done {
     }
 }
 
-/// Takes a bundle; `tell` gives the engine each message and says what followed.
-pub fn apply(
-    config: &Config,
-    key: &SiteKey,
-    mut file: File,
-    tell: &mut dyn FnMut(Input) -> Result<Vec<Event>, String>,
-) -> Result<Done, ApplyError> {
+/// A bundle in which every message was opened.
+pub struct Proved {
+    file: File,
+    /// The configuration by which that went.
+    config: Config,
+    successor: Option<Successor>,
+    done: Done,
+}
+
+/// Looks at all of a bundle and changes nothing.
+pub fn prove(config: &Config, key: &SiteKey, mut file: File) -> Result<Proved, ApplyError> {
+    let mut config = config.clone();
+    let successor = trust::by_file(&config, reader(&mut file)?.cards())?;
+    if let Some(Successor { partner, .. }) = &successor {
+        let known = config.partners.iter_mut().filter(|known| known.file == partner.file);
+        known.for_each(|known| *known = partner.clone());
+    }
     let mut done = Done::default();
-    each(config, key, &mut file, &mut |opened| {
+    each(&config, key, &mut file, &mut |opened| {
         done.messages += 1;
         done.from = opened.header.from;
         done.made = done.made.max(Some(opened.header.time));
         Ok(())
     })?;
-    let mut events = Vec::new();
-    each(config, key, &mut file, &mut |opened| {
-        // As what was overtaken: a file may be older than mail that came since, and what it says besides its parts
-        // is not news.
-        let header = Header { seq: 0, time: opened.header.time, message_id: None };
-        let input = Input::Received { from: opened.header.from, header, payload: opened.payload };
-        events.extend(tell(input).map_err(ApplyError::Store)?);
-        Ok(())
-    })?;
-    done.events = events;
-    Ok(done)
+    Ok(Proved { file, config, successor, done })
+}
+
+impl Proved {
+    /// Pins the card by which the messages opened, if it was not known. The configuration is then to be read again.
+    pub fn pin(&self) -> Result<bool, ApplyError> {
+        self.successor.as_ref().map(Successor::pin).transpose()?;
+        Ok(self.successor.is_some())
+    }
+
+    /// Takes it; `tell` gives the engine each message and says what followed.
+    pub fn take(
+        mut self,
+        key: &SiteKey,
+        tell: &mut dyn FnMut(Input) -> Result<Vec<Event>, String>,
+    ) -> Result<Done, ApplyError> {
+        let mut events = Vec::new();
+        each(&self.config, key, &mut self.file, &mut |opened| {
+            // As what was overtaken: a file may be older than mail that came since, and what it says besides its parts
+            // is not news.
+            let header = Header { seq: 0, time: opened.header.time, message_id: None };
+            let input = Input::Received { from: opened.header.from, header, payload: opened.payload };
+            events.extend(tell(input).map_err(ApplyError::Store)?);
+            Ok(())
+        })?;
+        Ok(Done { events, ..self.done })
+    }
+}
+
+fn reader(file: &mut File) -> Result<Reader<BufReader<&mut File>>, ApplyError> {
+    file.rewind()?;
+    Ok(Reader::new(BufReader::with_capacity(256 << 10, file))?)
 }
 
 fn each(
@@ -148,9 +190,7 @@ fn each(
     file: &mut File,
     take: &mut dyn FnMut(Opened) -> Result<(), ApplyError>,
 ) -> Result<(), ApplyError> {
-    file.rewind()?;
-    let reader = Reader::new(BufReader::with_capacity(256 << 10, file))?;
-    for (number, sealed) in (1..).zip(reader) {
+    for (number, sealed) in (1..).zip(reader(file)?) {
         let opened = open(config, key, &sealed?).map_err(|error| ApplyError::Open(number, error))?;
         Message::decode(&opened.payload).map_err(|error| ApplyError::Message(number, error))?;
         take(opened)?;

@@ -4,6 +4,7 @@
 //!   Only the daemon's own user and root reach it: the socket has mode 0600 in a directory of mode 0700.
 //!   Each conversation has a thread of its own; a slow or broken one disturbs nobody.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,6 +21,7 @@ use super::import::{self, Failure};
 use super::operation::{self, Operation};
 use super::progress::Progress;
 use crate::cli::failure::{DATA, OK, TRY_AGAIN, UNAVAILABLE};
+use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::daemon::replicator::ReplicatorError;
 use crate::replication::engine::Input;
@@ -214,9 +216,7 @@ fn bundle_create(site: &str, conversation: &mut Conversation, daemon: &Daemon) -
 fn bundle_apply(conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {
     let config = daemon.config();
     let aside = import::set_aside(&mut conversation.input, &config.site)?;
-    let replicator = daemon.replicator();
-    let applied = bundle::apply(&config, &daemon.key(), aside, &mut |input| replicator.tell(input));
-    match applied {
+    match bundle_taken(&config, aside, daemon) {
         Ok(done) => {
             writeln!(conversation.out, "{done}")?;
             Ok(done.status())
@@ -226,6 +226,15 @@ fn bundle_apply(conversation: &mut Conversation, daemon: &Daemon) -> io::Result<
             Ok(error.status())
         }
     }
+}
+
+fn bundle_taken(config: &Config, file: File, daemon: &Daemon) -> Result<bundle::Done, bundle::ApplyError> {
+    let key = daemon.key();
+    let proved = bundle::prove(config, &key, file)?;
+    if proved.pin()? {
+        daemon.reload().map_err(|problems| bundle::ApplyError::Store(problems.to_string()))?;
+    }
+    proved.take(&key, &mut |input| daemon.replicator().tell(input))
 }
 
 fn deliver(mailbox: Option<&str>, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {

@@ -174,8 +174,50 @@ fn reload(daemon: &Daemon) {
     }
 }
 
+/// A site whose card is to be replaced by one that succeeds it.
+#[derive(Clone, Debug)]
+pub struct Successor {
+    /// The site as it will be known.
+    pub partner: PartnerConfig,
+    /// The file that says so.
+    text: String,
+    /// Until when the former card counts.
+    until: Timestamp,
+}
+
+impl Successor {
+    /// Writes the file.
+    pub fn pin(&self) -> Result<Timestamp, TrustError> {
+        let failed = |source| TrustError::File { path: self.partner.file.clone(), source };
+        own::write(&self.partner.file, &self.text).map_err(failed)?;
+        Ok(self.until)
+    }
+}
+
 /// Puts a card that succeeds the pinned one in its place. Until when the former one counts.
 pub fn pin(config: &Config, partner: &PartnerConfig, card_text: &str) -> Result<Timestamp, TrustError> {
+    successor(config, partner, card_text)?.pin()
+}
+
+/// The cards of a site came in a file: the one to pin before what it signed can be taken, if policy lets it.
+pub fn by_file(config: &Config, cards: &str) -> Result<Option<Successor>, TrustError> {
+    let cards: Vec<&str> = own::each(cards).collect();
+    let Some(text) = cards.last() else { return Ok(None) };
+    let told = Card::parse_verified(text)?;
+    let partner = config.partners.iter().find(|partner| partner.card.name() == told.name());
+    let Some(partner) = partner.filter(|partner| partner.exchange) else { return Ok(None) };
+    let card = partner.card.succeeded_by_all(cards.iter().copied())?;
+    if card.fields.serial <= partner.card.fields.serial {
+        return Ok(None);
+    }
+    match partner.successors {
+        Policy::Accept => successor(config, partner, text).map(Some),
+        Policy::Ask => offer(config, &card, text, card.name()).map(|()| None),
+        Policy::Off => Ok(None),
+    }
+}
+
+fn successor(config: &Config, partner: &PartnerConfig, card_text: &str) -> Result<Successor, TrustError> {
     let now = Timestamp::now();
     let until = now.saturating_add(config.replication.former_keys).unwrap_or(Timestamp::MAX);
     let until = until.round(jiff::Unit::Second).unwrap_or(until);
@@ -187,9 +229,8 @@ pub fn pin(config: &Config, partner: &PartnerConfig, card_text: &str) -> Result<
         partner::parse(&partner.file, &after).map_err(|problems| TrustError::Clash(problems.to_string()))?;
     let mut others = config.partners.clone();
     others.retain(|other| other.file != partner.file);
-    sound(config, others, pinned)?;
-    own::write(&partner.file, &after).map_err(failed)?;
-    Ok(until)
+    sound(config, others, pinned.clone())?;
+    Ok(Successor { partner: pinned, text: after, until })
 }
 
 /// Whether this site can stand beside the others.

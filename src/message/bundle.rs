@@ -6,7 +6,8 @@
 //!   nothing else: every message is sealed, and the engine takes them as it takes those that come by mail.
 //!
 //! FORMAT
-//!   `8B 42 48 42 0D 0A 1A 0A`, one octet of version, 1; then sealed messages one after the other, each of the length that
+//!   `8B 42 48 42 0D 0A 1A 0A`, one octet of version, 1; the sender's cards as text, oldest first ([`super::own`]), after
+//!   their length, 4 octets big-endian; then sealed messages one after the other, each of the length that
 //!   it declares; then `8B 42 48 45 0D 0A 1A 0A` and the number of messages, 8 octets big-endian.
 //!
 //! FAILURE
@@ -17,6 +18,7 @@ use std::io::{self, Read, Write};
 use thiserror::Error;
 
 use super::envelope::{PAYLOAD_BYTES_MAX, PREFIX_BYTES, SEALED_OVERHEAD_BYTES_MAX, declared_bytes};
+use super::own::CARDS_BYTES_MAX;
 
 /// What a bundle begins with.
 pub const BUNDLE_MAGIC: [u8; 8] = *b"\x8bBHB\r\n\x1a\n";
@@ -24,6 +26,8 @@ pub const BUNDLE_MAGIC: [u8; 8] = *b"\x8bBHB\r\n\x1a\n";
 const END_MAGIC: [u8; 8] = *b"\x8bBHE\r\n\x1a\n";
 const VERSION: u8 = 1;
 const END_BYTES: usize = 16;
+/// What stands before the cards: magic, version, their length.
+const HEAD_BYTES: usize = BUNDLE_MAGIC.len() + 1 + 4;
 
 /// Why a bundle cannot be read on.
 #[derive(Debug, Error)]
@@ -36,6 +40,8 @@ pub enum BundleError {
     Version(u8),
     #[error("the bundle is cut off after {0} whole messages")]
     Truncated(u64),
+    #[error("the bundle names no cards of its sender that can be read")]
+    Cards,
     #[error("the bundle is damaged after {0} whole messages")]
     Damaged(u64),
     #[error("the bundle ends after {present} messages and should hold {expected}")]
@@ -50,9 +56,15 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    pub fn new(mut to: W) -> io::Result<Self> {
+    /// Begins a bundle with the sender's cards ([`super::own::OwnCards::print`]), by which whoever knows a former one
+    /// finds the key that signed the messages.
+    pub fn new(mut to: W, cards: &str) -> io::Result<Self> {
+        let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "too many cards");
+        let length = u32::try_from(cards.len()).ok().filter(|_| cards.len() <= CARDS_BYTES_MAX);
         to.write_all(&BUNDLE_MAGIC)?;
         to.write_all(&[VERSION])?;
+        to.write_all(&length.ok_or_else(too_long)?.to_be_bytes())?;
+        to.write_all(cards.as_bytes())?;
         Ok(Writer { to, messages: 0 })
     }
 
@@ -78,18 +90,34 @@ impl<W: Write> Writer<W> {
 #[derive(Debug)]
 pub struct Reader<R> {
     from: R,
+    cards: String,
     messages: u64,
     is_over: bool,
 }
 
 impl<R: Read> Reader<R> {
     pub fn new(mut from: R) -> Result<Self, BundleError> {
-        let head = read_up_to(&mut from, BUNDLE_MAGIC.len() + 1)?;
-        match head.strip_prefix(&BUNDLE_MAGIC[..]) {
-            Some([VERSION]) => Ok(Reader { from, messages: 0, is_over: false }),
-            Some([version]) => Err(BundleError::Version(*version)),
-            _ => Err(BundleError::NotABundle),
+        let head = read_up_to(&mut from, HEAD_BYTES)?;
+        let length = match head.strip_prefix(&BUNDLE_MAGIC[..]) {
+            Some([VERSION, length @ ..]) => length.try_into().map_err(|_| BundleError::Truncated(0))?,
+            Some([version, ..]) => return Err(BundleError::Version(*version)),
+            _ => return Err(BundleError::NotABundle),
+        };
+        let length = u32::from_be_bytes(length) as usize;
+        if length > CARDS_BYTES_MAX {
+            return Err(BundleError::Cards);
         }
+        let cards = read_up_to(&mut from, length)?;
+        if cards.len() < length {
+            return Err(BundleError::Truncated(0));
+        }
+        let cards = String::from_utf8(cards).map_err(|_| BundleError::Cards)?;
+        Ok(Reader { from, cards, messages: 0, is_over: false })
+    }
+
+    /// The sender's cards as it names them, oldest first. Nothing of them is proved.
+    pub fn cards(&self) -> &str {
+        &self.cards
     }
 
     /// The next message, or none after the end mark.
@@ -150,6 +178,10 @@ mod tests {
     use crate::message::random::Seeded;
     use crate::message::seal::{Header, seal};
 
+    const CARDS: &str = "the cards";
+    /// Where the first message begins.
+    const BEGIN: usize = HEAD_BYTES + CARDS.len();
+
     fn messages() -> Vec<Vec<u8>> {
         let (alpha, beta) = (site("alpha", 1).0, site("beta", 2).1);
         let header =
@@ -160,7 +192,7 @@ mod tests {
     }
 
     fn bundle() -> Vec<u8> {
-        let mut writer = Writer::new(Vec::new()).unwrap();
+        let mut writer = Writer::new(Vec::new(), CARDS).unwrap();
         messages().iter().for_each(|message| writer.push(message).unwrap());
         writer.finish().unwrap()
     }
@@ -184,10 +216,12 @@ mod tests {
     fn what_is_bundled_reads_back() {
         let (read, error) = read(&bundle());
         assert!(error.is_none() && read == messages());
-        let empty = Writer::new(Vec::new()).unwrap().finish().unwrap();
-        assert_eq!(empty.len(), 25);
+        assert_eq!(Reader::new(&bundle()[..]).unwrap().cards(), CARDS);
+        let empty = Writer::new(Vec::new(), "").unwrap().finish().unwrap();
+        assert_eq!(empty.len(), 29);
         assert_eq!(Reader::new(&empty[..]).unwrap().count(), 0);
-        assert!(Writer::new(Vec::new()).unwrap().push(b"no message").is_err());
+        assert!(Writer::new(Vec::new(), &"x".repeat(CARDS_BYTES_MAX + 1)).is_err());
+        assert!(Writer::new(Vec::new(), "").unwrap().push(b"no message").is_err());
     }
 
     #[test]
@@ -196,7 +230,7 @@ mod tests {
         for length in 0..whole.len() {
             let (read, error) = read(&whole[..length]);
             assert!(error.is_some(), "{length}");
-            assert_eq!(read.len(), (length.saturating_sub(9) / size).min(3), "{length}");
+            assert_eq!(read.len(), (length.saturating_sub(BEGIN) / size).min(3), "{length}");
         }
     }
 
@@ -211,13 +245,15 @@ mod tests {
         let last = whole.len() - 1;
         assert!(matches!(changed(0, 0), BundleError::NotABundle));
         assert!(matches!(changed(8, 2), BundleError::Version(2)));
-        assert!(matches!(changed(9, 0), BundleError::Damaged(0)));
-        assert!(matches!(changed(9 + 17, 0xff), BundleError::Damaged(0)));
+        assert!(matches!(changed(9, 0xff), BundleError::Cards));
+        assert!(matches!(changed(HEAD_BYTES, 0xff), BundleError::Cards));
+        assert!(matches!(changed(BEGIN, 0), BundleError::Damaged(0)));
+        assert!(matches!(changed(BEGIN + 17, 0xff), BundleError::Damaged(0)));
         assert!(matches!(changed(last, 4), BundleError::Missing { expected: 4, present: 3 }));
         let longer = [&whole[..], b"x"].concat();
         assert!(matches!(read(&longer).1, Some(BundleError::Damaged(3))));
         let size = messages()[0].len();
-        let without_second = [&whole[..9 + size], &whole[9 + 2 * size..]].concat();
+        let without_second = [&whole[..BEGIN + size], &whole[BEGIN + 2 * size..]].concat();
         assert!(matches!(read(&without_second).1, Some(BundleError::Missing { expected: 3, present: 2 })));
     }
 }

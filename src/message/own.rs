@@ -26,6 +26,9 @@ use super::statement::STATEMENT_BYTES_MAX;
 /// Cards that are kept: one for each key.
 pub const OWN_CARDS_MAX: usize = 1 + FORMER_PAIRS_MAX;
 
+/// Octets of all of them as text.
+pub const CARDS_BYTES_MAX: usize = OWN_CARDS_MAX * (STATEMENT_BYTES_MAX + BETWEEN.len());
+
 const BETWEEN: &str = "# ---\n";
 
 /// This site's cards, oldest first; there is one at least.
@@ -85,11 +88,11 @@ impl OwnCards {
 
     fn parse(text: &str) -> OwnCards {
         let sound = |text: &str| Some((Card::parse_verified(text).ok()?, text.to_owned()));
-        let texts = text.split(BETWEEN).filter(|text| text.len() <= STATEMENT_BYTES_MAX);
-        OwnCards { cards: texts.filter_map(sound).collect() }
+        OwnCards { cards: each(text).filter_map(sound).collect() }
     }
 
-    fn print(&self) -> String {
+    /// All of them, for [`each`] to read.
+    pub fn print(&self) -> String {
         self.cards.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(BETWEEN)
     }
 
@@ -119,6 +122,11 @@ impl OwnCards {
         self.cards.drain(..excess);
         Ok(())
     }
+}
+
+/// The single cards of what [`OwnCards::print`] wrote. Nothing of them is proved.
+pub fn each(text: &str) -> impl Iterator<Item = &str> {
+    text.split(BETWEEN).filter(|text| text.len() <= STATEMENT_BYTES_MAX)
 }
 
 /// Replaces a small file in one step; it is on the disk when this returns.

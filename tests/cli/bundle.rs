@@ -4,6 +4,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
+use bridgehead::message::bundle::{Reader, Writer};
+use bridgehead::message::card::Card;
+use bridgehead::message::keys::SiteKey;
+use bridgehead::message::random::Seeded;
+
 use super::{said, status};
 use crate::support::{Direct, SOON, Site, path_text};
 
@@ -99,6 +104,80 @@ fn a_bundle_that_is_cut_altered_or_for_another_site_changes_nothing() {
     pair.tokyo.stop();
     assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("51 added"));
     assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+}
+
+/// Nothing of the renewals comes by mail: the file alone says which key signed it.
+#[test]
+fn a_bundle_made_after_keys_were_renewed_is_taken_by_who_knows_a_former_one() {
+    for running in [false, true] {
+        let mut pair = Direct::prepare(if running { "bundle-roll-run" } else { "bundle-roll" });
+        pair.paris.import(people(50).as_bytes());
+        pair.paris.ok(&["key", "roll"]);
+        pair.paris.ok(&["card", "move", "--mailbox", "new@repl.paris.example"]);
+        pair.paris.ok(&["key", "roll"]);
+        let file = create(&pair, "renewed.bundle");
+        if running {
+            pair.tokyo.start();
+        }
+        assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("51 added"));
+        assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+        let present = Card::parse_verified(&pair.paris.ok(&["card"])).unwrap();
+        assert!(pair.tokyo.ok(&["site", "list"]).contains(&present.fingerprint()), "the new card is pinned");
+        assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("nothing changed"));
+        if !running {
+            pair.tokyo.start();
+        }
+        pair.paris.start();
+        pair.paris.ok(&["entry", "modify", "cn=p7,ou=paris,o=Example", "title=by mail"]);
+        pair.paris.sync(SOON);
+        assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
+    }
+}
+
+/// The cards in a bundle count no more than those that come by mail.
+#[test]
+fn the_cards_in_a_bundle_are_taken_by_rule_and_policy() {
+    let pair = Direct::prepare("bundle-cards");
+    pair.paris.import(people(5).as_bytes());
+    pair.paris.ok(&["key", "roll"]);
+    let file = create(&pair, "renewed.bundle");
+    let known = pair.tokyo.directory.join("sites.d/paris.toml");
+    let before = fs::read_to_string(&known).unwrap();
+    let refused = |file: &std::path::Path, reason: &str| {
+        let known_before = fs::read_to_string(&known).unwrap();
+        let output = pair.tokyo.run(&["bundle", "apply", path_text(file)]);
+        assert_eq!(status(&output), 65, "{reason}: {}", said(&output));
+        assert!(said(&output).contains(reason), "{reason}: {}", said(&output));
+        assert!(pair.tokyo.context_status(&pair.paris.context).is_none(), "{reason}");
+        assert_eq!(fs::read_to_string(&known).unwrap(), known_before, "{reason}");
+    };
+    let good = fs::read(&file).unwrap();
+    let with_cards = |name: &str, cards: &str| {
+        let mut writer = Writer::new(Vec::new(), cards).unwrap();
+        Reader::new(&good[..]).unwrap().for_each(|message| writer.push(&message.unwrap()).unwrap());
+        pair.scratch.write(name, writer.finish().unwrap())
+    };
+    let cards = Reader::new(&good[..]).unwrap().cards().to_owned();
+    let (first, present) = cards.split_once("# ---\n").unwrap();
+    let mut fields = Card::parse_verified(present).unwrap().fields;
+    fields.serial += 1;
+    let thief = SiteKey::generate(&mut Seeded::new(5)).renew(&mut Seeded::new(6));
+    let stolen = Card::issue_successor(&thief, &fields).unwrap();
+    refused(&with_cards("thief", &stolen), "did not endorse it");
+    refused(&with_cards("behind", &format!("{cards}# ---\n{stolen}")), "did not endorse it");
+    refused(&with_cards("left-out", first), "message 1");
+    refused(&with_cards("none", ""), "the cards in the bundle");
+    // Rightful cards before a message that is not: the card is not pinned, for nothing of the file was taken.
+    let mut altered = good.clone();
+    altered[good.len() - 30] ^= 1;
+    refused(&pair.scratch.write("altered", altered), "message 1");
+
+    fs::write(&known, before.replace("[link]\n", "[link]\nsuccessors = \"off\"\n")).unwrap();
+    refused(&file, "message 1");
+    fs::write(&known, before.replace("[link]\n", "[link]\nsuccessors = \"ask\"\n")).unwrap();
+    refused(&file, "message 1");
+    pair.tokyo.ok(&["site", "approve", "paris"]);
+    assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("6 added"));
 }
 
 #[test]
