@@ -5,6 +5,7 @@ mod comparison; // what verify costs between two replicas of 100,000 entries
 mod crash; // kill -9 at any moment loses nothing that was acknowledged; faults of the machine are named
 mod dialogue; // golden SMTP sessions: client, our replies, what the next hop saw
 mod directory; // the store on disk: killed in the middle of an import, the disk full
+mod exchangers; // MX look-ups by real DNS: preference, equals, null MX, failures, loops
 mod field; // real processes in the worst mail; the failure catalogue; the README as a new user follows it
 mod hostile; // what anybody can mail to a replication mailbox does no harm
 mod lineage; // a dishonest hub: old states as new ones, spliced histories, mixed lives

@@ -1,6 +1,6 @@
-//! The sections `[listen]`, `[[listener]]`, `[[route]]` and `[limits]`: what the relay is told.
+//! The sections `[listen]`, `[[listener]]`, `[[route]]`, `[dns]` and `[limits]`: what the relay is told.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,10 @@ pub fn read(root: &Section, site: Option<&SiteConfig>) -> Option<RelayConfig> {
     config.listeners.extend(root.sections("listener").into_iter().filter_map(read_listener));
     config.routes = root.sections("route").into_iter().flat_map(read_route).collect();
     check_passed_auth(root, &config);
+    if let Some(section) = root.section("dns") {
+        config.dns_servers = section.list("servers", dns_server).unwrap_or_default();
+        section.finish();
+    }
     if let Some(section) = root.section("limits") {
         read_limits(section, &mut config.limits);
     }
@@ -132,6 +136,13 @@ fn listen_address(text: &str) -> Result<ListenAddress, String> {
     let address: Result<SocketAddr, _> = literal.parse();
     address.map(ListenAddress::Tcp).map_err(|_| "is not ADDRESS:PORT, [IPv6]:PORT or unix:/path".to_owned())
 }
+
+fn dns_server(text: &str) -> Result<SocketAddr, &'static str> {
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT)));
+    address.map_err(|_| "is not ADDRESS or ADDRESS:PORT")
+}
+
+const DNS_PORT: u16 = 53;
 
 fn read_tls(section: Section) -> Option<ListenerTls> {
     let path = |path: &str| Ok::<_, String>(PathBuf::from(path));

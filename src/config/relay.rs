@@ -32,6 +32,8 @@ pub struct RelayConfig {
     pub replication_mailboxes: Vec<Path>,
     /// 550 5.1.1 for addresses of `own_domains` that the directory does not know.
     pub known_recipients_only: bool,
+    /// The DNS servers that are asked; the system's if there is none.
+    pub dns_servers: Vec<SocketAddr>,
     pub bare_line_ends: BareLineEnds,
     pub limits: RelayLimits,
 }
@@ -49,6 +51,7 @@ impl Default for RelayConfig {
             own_domains: Vec::new(),
             replication_mailboxes: Vec::new(),
             known_recipients_only: false,
+            dns_servers: Vec::new(),
             bare_line_ends: BareLineEnds::Refuse,
             limits: RelayLimits::default(),
         }

@@ -6,7 +6,7 @@
 //! STANDARDS
 //!   RFC 5321 sections 3.1, 3.2, 4.1.1.1; RFC 3207; RFC 4954 and RFC 4616 (AUTH PLAIN).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +17,12 @@ use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{Connection, ConnectionError};
+use super::mx::MailExchangers;
 use super::stream::{Plain, Stream};
 use super::tls::ClientTls;
-use crate::config::relay::{Credentials, NextHopConfig, NextHopHost, NextHopTls, RelayConfig};
+use crate::config::relay::{
+    Credentials, ListenAddress, ListenerConfig, NextHopConfig, NextHopHost, NextHopTls, RelayConfig,
+};
 use crate::smtp::{Extensions, Reply};
 
 /// Why a next hop cannot be used now.
@@ -27,6 +30,8 @@ use crate::smtp::{Extensions, Reply};
 pub enum DialError {
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
+    #[error("it is this relay itself")]
+    Ourselves,
     #[error("no address for {0}")]
     NoAddress(String),
     #[error("the domain {0} does not exist")]
@@ -55,18 +60,24 @@ pub enum DialError {
 pub async fn dial(
     hop: &NextHopConfig,
     config: &RelayConfig,
+    names: &MailExchangers,
     tls: &ClientTls,
 ) -> Result<Connection, DialError> {
     let patience = config.limits.connect_timeout;
-    match tokio::time::timeout(patience, open(hop, config, tls)).await {
+    match tokio::time::timeout(patience, open(hop, config, names, tls)).await {
         Ok(result) => result,
         Err(_) => Err(DialError::Slow(patience)),
     }
 }
 
-async fn open(hop: &NextHopConfig, config: &RelayConfig, tls: &ClientTls) -> Result<Connection, DialError> {
+async fn open(
+    hop: &NextHopConfig,
+    config: &RelayConfig,
+    names: &MailExchangers,
+    tls: &ClientTls,
+) -> Result<Connection, DialError> {
     let patience = config.limits.connect_timeout;
-    let (plain, near) = connect(&hop.host).await?;
+    let (plain, near) = connect(&hop.host, config, names).await?;
     let mut connection = Connection::new(Stream::Plain(plain));
     let greeting = connection.reply(patience).await?;
     if greeting.code() != 220 {
@@ -91,7 +102,11 @@ async fn open(hop: &NextHopConfig, config: &RelayConfig, tls: &ClientTls) -> Res
 }
 
 /// Connects; tells also whether the next hop is on this machine.
-async fn connect(host: &NextHopHost) -> Result<(Plain, bool), DialError> {
+async fn connect(
+    host: &NextHopHost,
+    config: &RelayConfig,
+    names: &MailExchangers,
+) -> Result<(Plain, bool), DialError> {
     match host {
         NextHopHost::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
@@ -99,25 +114,50 @@ async fn connect(host: &NextHopHost) -> Result<(Plain, bool), DialError> {
         }
         NextHopHost::Address(address) => {
             let stream = TcpStream::connect(address).await.map_err(DialError::Connect)?;
-            Ok((Plain::tcp(stream), address.ip().is_loopback()))
+            known_apart(stream, config)
         }
-        NextHopHost::Name(name, port) => by_name(name, *port).await,
+        NextHopHost::Name(name, port) => by_name(name, *port, config, names).await,
         // The relay asks the MX first and dials names.
         NextHopHost::Mx(_) => Err(DialError::NoAddress("mx".into())),
     }
 }
 
-async fn by_name(name: &str, port: u16) -> Result<(Plain, bool), DialError> {
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((name, port)).await.map_err(DialError::Connect)?.collect();
-    let mut last = None;
+async fn by_name(
+    name: &str,
+    port: u16,
+    config: &RelayConfig,
+    names: &MailExchangers,
+) -> Result<(Plain, bool), DialError> {
+    let addresses = names.addresses(name, port).await?;
+    // A silent address leaves time for the others, and for the greeting.
+    let patience = config.limits.connect_timeout / (addresses.len() as u32 + 1);
+    let mut last = DialError::NoAddress(name.to_owned());
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok((Plain::tcp(stream), address.ip().is_loopback())),
-            Err(error) => last = Some(error),
+        match tokio::time::timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return known_apart(stream, config),
+            Ok(Err(error)) => last = DialError::Connect(error),
+            Err(_) => last = DialError::Slow(patience),
         }
     }
-    Err(last.map_or_else(|| DialError::NoAddress(name.to_owned()), DialError::Connect))
+    Err(last)
+}
+
+/// Refuses a connection that ended at one of our own listeners: each RCPT would come back to us as another session,
+/// until no connection is left. An address that is translated to ours on the way is not noticed.
+fn known_apart(stream: TcpStream, config: &RelayConfig) -> Result<(Plain, bool), DialError> {
+    let (near, far) = (stream.local_addr(), stream.peer_addr().map_err(DialError::Connect)?);
+    let on_loopback = far.ip().is_loopback();
+    let this_machine = on_loopback || near.is_ok_and(|near| near.ip() == far.ip());
+    let is_ours = |listener: &ListenerConfig| match listener.address {
+        ListenAddress::Tcp(own) => {
+            own.port() == far.port() && (own.ip() == far.ip() || own.ip().is_unspecified())
+        }
+        ListenAddress::Unix { .. } => false,
+    };
+    if this_machine && config.listeners.iter().any(is_ours) {
+        return Err(DialError::Ourselves);
+    }
+    Ok((Plain::tcp(stream), on_loopback))
 }
 
 /// EHLO, or HELO where that is not understood.

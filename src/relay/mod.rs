@@ -37,7 +37,6 @@ pub struct Relay {
     /// Of the mail exchangers, all together.
     exchanger_counters: Arc<HopCounters>,
     tls: tls::ClientTls,
-    exchangers: mx::MailExchangers,
 }
 
 /// One configuration and what is computed from it. A session takes the current one at each transaction.
@@ -49,6 +48,8 @@ pub struct Settings {
     pub next_hops: Vec<Arc<NextHopConfig>>,
     /// Some mail goes to mail exchangers, which are not known beforehand.
     pub by_mx: bool,
+    /// What DNS said under this configuration, while it may be believed.
+    pub names: mx::MailExchangers,
 }
 
 /// Why a message of our own could not be handed to the next hop. In each case nothing was accepted.
@@ -82,7 +83,6 @@ impl Relay {
             next_hops: Mutex::default(),
             exchanger_counters: Arc::default(),
             tls,
-            exchangers: mx::MailExchangers::default(),
         });
         if tokio::runtime::Handle::try_current().is_ok() {
             tokio::spawn(tend(Arc::downgrade(&relay)));
@@ -193,7 +193,7 @@ impl Relay {
                 continue;
             };
             let own = &settings.config.hostname;
-            let hosts = self.exchangers.of(domain, own, settings.config.limits.connect_timeout).await;
+            let hosts = settings.names.of(domain, own, settings.config.limits.connect_timeout).await;
             let hosts =
                 hosts.map_err(|reason| Unavailable { next_hop: format!("mx of {domain}"), reason })?;
             for host in hosts {
@@ -219,7 +219,7 @@ impl Relay {
         if let Some(connection) = idle {
             return Ok(hop.lease(connection, permit));
         }
-        match dial::dial(&hop.config, &settings.config, &self.tls).await {
+        match dial::dial(&hop.config, &settings.config, &settings.names, &self.tls).await {
             Ok(connection) => {
                 hop.counters.connected();
                 hop.learn(connection.extensions());
@@ -268,7 +268,8 @@ impl Settings {
         let all = next_hops.len();
         next_hops.retain(|hop| !matches!(hop.host, NextHopHost::Mx(_)));
         let by_mx = next_hops.len() < all;
-        Settings { config, routes, next_hops, by_mx }
+        let names = mx::MailExchangers::new(config.dns_servers.clone());
+        Settings { config, routes, next_hops, by_mx, names }
     }
 }
 

@@ -1,23 +1,28 @@
-//! The mail exchangers of a domain.
+//! The mail exchangers of a domain, and the addresses of hosts.
 //!
 //! STANDARDS
-//!   RFC 5321 section 5.1 (order, implicit MX, not to ourselves), RFC 7505 (null MX).
+//!   RFC 5321 section 5.1 (order, at random among equals, implicit MX, not to ourselves), RFC 7505 (null MX).
 //!
 //! FAILURE
 //!   A domain that does not exist or takes no mail is the sender's fault; everything else that DNS can do is
 //!   temporary.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 
 use super::dial::DialError;
 
-/// Looks mail exchangers up, with the system's resolver configuration.
+/// Looks mail exchangers up, at the configured servers or else as the system does.
 #[derive(Default)]
 pub struct MailExchangers {
+    /// None: those that the system names.
+    servers: Vec<SocketAddr>,
     resolver: OnceLock<Option<TokioResolver>>,
 }
 
@@ -28,6 +33,11 @@ impl std::fmt::Debug for MailExchangers {
 }
 
 impl MailExchangers {
+    /// With these DNS servers; with none, as the system does.
+    pub fn new(servers: Vec<SocketAddr>) -> MailExchangers {
+        MailExchangers { servers, resolver: OnceLock::new() }
+    }
+
     /// The hosts to try for a domain, in order. `own`: our name, to which nothing is sent again.
     pub async fn of(&self, domain: &str, own: &str, patience: Duration) -> Result<Vec<String>, DialError> {
         // An address literal is its own host.
@@ -36,34 +46,66 @@ impl MailExchangers {
                 .get(..5)
                 .filter(|p| p.eq_ignore_ascii_case("ipv6:"))
                 .map_or(literal, |_| &literal[5..]);
-            return match text.parse::<std::net::IpAddr>() {
+            return match text.parse::<IpAddr>() {
                 Ok(ip) => Ok(vec![ip.to_string()]),
                 Err(_) => Err(DialError::NoDomain(domain.to_owned())),
             };
         }
-        let resolver =
-            self.resolver.get_or_init(|| TokioResolver::builder_tokio().and_then(|b| b.build()).ok());
-        let Some(resolver) = resolver else {
-            return Err(DialError::NoAddress("no DNS resolver is configured".into()));
-        };
         let absolute = format!("{domain}.");
-        match tokio::time::timeout(patience, resolver.mx_lookup(absolute)).await {
-            Err(_) => Err(DialError::Slow(patience)),
+        match tokio::time::timeout(patience, self.resolver()?.mx_lookup(absolute)).await {
+            Err(_) => {
+                let waited = patience.as_secs();
+                Err(DialError::NoAddress(format!("{domain}: no answer from DNS within {waited} s")))
+            }
             Ok(Ok(lookup)) => {
                 let records = lookup.answers().iter().filter_map(|record| match &record.data {
                     RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
                     _ => None,
                 });
-                order(domain, records.collect(), own)
+                let mut records: Vec<_> = records.collect();
+                // Among those of equal preference the load is to be spread.
+                records.sort_by_cached_key(|_| getrandom::u32().unwrap_or_default());
+                order(domain, records, own)
             }
             Ok(Err(error)) if error.is_nx_domain() => Err(DialError::NoDomain(domain.to_owned())),
             Ok(Err(error)) if error.is_no_records_found() => Ok(vec![domain.to_owned()]),
             Ok(Err(error)) => Err(DialError::NoAddress(format!("{domain}: {error}"))),
         }
     }
+
+    /// The addresses of a host, to be tried in order. The system's way of finding them (`/etc/hosts`, `nsswitch.conf`)
+    /// is used unless DNS servers are configured. Waits as long as it takes.
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        if self.servers.is_empty() {
+            let addresses = tokio::net::lookup_host((host, port)).await.map_err(DialError::Connect)?;
+            return Ok(addresses.collect());
+        }
+        let found = self.resolver()?.lookup_ip(format!("{host}.")).await;
+        let found = found.map_err(|error| DialError::NoAddress(format!("{host}: {error}")))?;
+        Ok(found.iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    fn resolver(&self) -> Result<&TokioResolver, DialError> {
+        let build = || match &self.servers[..] {
+            [] => TokioResolver::builder_tokio().and_then(|builder| builder.build()).ok(),
+            servers => {
+                let servers = servers.iter().map(name_server).collect();
+                let config = ResolverConfig::from_name_servers(servers);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build().ok()
+            }
+        };
+        let resolver = self.resolver.get_or_init(build).as_ref();
+        resolver.ok_or_else(|| DialError::NoAddress("no DNS resolver is configured".into()))
+    }
 }
 
-/// Sorts mail exchangers by preference; leaves out ourselves and everything that is no better.
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+    server
+}
+
+/// Sorts mail exchangers by preference, equals as they came; leaves out ourselves and everything that is no better.
 fn order(domain: &str, mut records: Vec<(u16, String)>, own: &str) -> Result<Vec<String>, DialError> {
     if let [(_, only)] = &records[..]
         && only.trim_end_matches('.').is_empty()

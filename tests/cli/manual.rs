@@ -11,7 +11,7 @@ use bridgehead::config::{self, bounds, partner};
 fn known_keys() -> BTreeSet<String> {
     let text = "zzzzzz = 1\n[site]\nzzzzzz = 1\n[listen]\nzzzzzz = 1\n[listen.tls]\nzzzzzz = 1\n[listen.auth]\nzzzzzz = 1\n\
          [[listener]]\nzzzzzz = 1\n[[route]]\nzzzzzz = 1\n[limits]\nzzzzzz = 1\n[replication]\nzzzzzz = 1\n[log]\nzzzzzz = 1\n\
-         [metrics]\nzzzzzz = 1\n";
+         [metrics]\nzzzzzz = 1\n[dns]\nzzzzzz = 1\n";
     let problems = config::parse(Path::new("f"), text).expect_err("unknown keys");
     let link = partner::parse(Path::new("f"), "zzzzzz = 1\n[link]\nzzzzzz = 1\n").expect_err("unknown keys");
     let hints = problems.0.into_iter().chain(link.0).filter_map(|problem| {
@@ -33,7 +33,8 @@ fn described_keys() -> BTreeSet<String> {
 #[test]
 fn every_configuration_key_is_described_and_every_described_key_is_known() {
     // Tables have headings of their own in the manual.
-    let tables = ["site", "listen", "listener", "route", "limits", "replication", "log", "metrics", "link"];
+    let tables =
+        ["site", "listen", "listener", "route", "dns", "limits", "replication", "log", "metrics", "link"];
     let known: BTreeSet<String> =
         known_keys().into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
     let mut described = described_keys();
