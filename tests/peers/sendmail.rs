@@ -1,15 +1,22 @@
 //! Sendmail.
 
-use super::{Places, replicates};
+use super::{Places, relays, replicates};
 use crate::support::{Jail, Scratch, recipe};
 
 #[test]
 fn sendmail_routes_replication_mail_to_bridgehead() {
-    replicates("sendmail", start);
+    replicates("sendmail", |scratch, places| start(scratch, places, "replication-mail"));
 }
 
-fn start(scratch: &Scratch, places: &Places) -> Jail {
-    let piece = |name: &str| recipe(&format!("sendmail/replication-mail/{name}"), places.bridgehead);
+#[test]
+fn sendmail_sends_everything_through_bridgehead() {
+    relays("sendmail-smarthost", |scratch, places| start(scratch, places, "smarthost"));
+}
+
+fn start(scratch: &Scratch, places: &Places, variant: &str) -> Jail {
+    let piece = |name: &str| recipe(&format!("sendmail/{variant}/{name}"), places.bridgehead);
+    // The smarthost needs no more than lines for sendmail.mc.
+    let table = |name: &str| if variant == "smarthost" { String::new() } else { piece(name) };
     let script = format!(
         r#"
 S="$PEERS/sendmail-bin/usr/libexec/sendmail" CF="$PEERS/sendmail-cf/usr/share/sendmail/cf"
@@ -53,8 +60,8 @@ exec "$S/sendmail" -bD -q2s -C "$W/sendmail.cf"
 "#,
         ip = places.server.ip(),
         port = places.server.port(),
-        relay_domains = piece("relay-domains"),
-        mailertable = piece("mailertable"),
+        relay_domains = table("relay-domains"),
+        mailertable = table("mailertable"),
         mc = piece("sendmail.mc"),
         tokyo = places.tokyo.port(),
         people = places.people.port(),
