@@ -7,6 +7,7 @@ mod dialogue; // golden SMTP sessions: client, our replies, what the next hop sa
 mod directory; // the store on disk: killed in the middle of an import, the disk full
 mod exchangers; // MX look-ups by real DNS: preference, equals, null MX, failures, loops
 mod field; // real processes in the worst mail; the failure catalogue; the README as a new user follows it
+mod hangup; // SIGHUP to the running daemon swaps certificate and routes under open sessions
 mod hostile; // what anybody can mail to a replication mailbox does no harm
 mod lineage; // a dishonest hub: old states as new ones, spliced histories, mixed lives
 mod limits; // every limit of the relay, met over SMTP, raises its metric
@@ -16,6 +17,7 @@ mod peers; // Exim, OpenSMTPD and Sendmail in Postfix's place, from the recipes 
 mod postfix; // sites join their directories through real Postfix instances, in each of the documented set-ups
 mod relay; // TLS, Unix sockets, failover, draining, submission, many sessions, any octets
 mod retention; // what a site remembers of its past is bounded
+mod signatures; // DKIM signatures verify after DATA and BDAT, with eight-bit octets and long lines
 mod simulation; // the real engine and codecs in seeded worlds of bad mail
 mod support; // what the tests share: ports, directories, child processes, mail servers, sites
 mod transfers; // test vectors of transfers, also applied by a program that is not ours
