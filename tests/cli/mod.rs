@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use crate::support::{Scratch, Site, free_address};
 
 mod bundle;
+mod events;
 mod explain;
 mod manual;
 mod operator;
