@@ -11,7 +11,7 @@ use bridgehead::directory::{Attributes, ContextRecord, Digest, Dn, Lineage, Posi
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use bridgehead::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use bridgehead::replication::engine::{
-    Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Succession, Timing,
+    Engine, EngineConfig, Event, FormerKey, Header, Input, KnownSite, Output, Partner, Succession, Timing,
 };
 use bridgehead::replication::parts;
 use bridgehead::replication::transfer::{Base, Encoded, encode, encode_repair};
@@ -408,4 +408,29 @@ fn a_fork_goes_when_the_site_holds_what_we_hold() {
     assert_eq!(holds(&replica.store).unwrap().len(), 1);
     replica.hears(&Message::new(vec![stands_at(end(&third))]));
     assert_eq!(holds(&replica.store).unwrap(), []);
+}
+
+/// What a master signed by the key that it renewed counts for the stated time, and no longer.
+#[test]
+fn a_former_key_counts_until_its_time_and_no_longer() {
+    let Lives { first, mut second, .. } = lives();
+    let renewed = SigningKey::from_bytes(&[3; 32]);
+    for (hours, counts) in [(1, true), (-1, false)] {
+        let mut replica = Replica::at(&first);
+        let mut config = replica.engine.config().clone();
+        let former = config.known[0].key;
+        config.known[0].key = renewed.verifying_key();
+        config.known[0].former =
+            vec![FormerKey { key: former, until: replica.seq as i64 + hours * 3_600_000 }];
+        replica.engine = Engine::new(config);
+        if counts {
+            replica.takes(&second.transfer(None));
+            replica.stands_with(&second);
+            continue;
+        }
+        replica.refuses(&second.transfer(None), "not signed by the master");
+        second.key = renewed.clone();
+        replica.takes(&second.transfer(None));
+        replica.stands_with(&second);
+    }
 }

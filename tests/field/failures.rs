@@ -127,6 +127,43 @@ fn f09_a_master_restored_from_a_backup_takes_back_what_it_lost() {
     pair.paris.ok(&["entry", "show", &bob]);
 }
 
+/// Nothing is left but the copy of the key file, and Tokyo.
+#[test]
+fn f09_a_site_lost_entirely_comes_back_from_its_key_file_and_one_partner() {
+    let mut pair = start("f09-lost");
+    pair.paris.import(&people(&pair.paris, 200));
+    pair.tokyo.import(&people(&pair.tokyo, 30));
+    await_equal(&pair);
+    let context = pair.paris.context.clone();
+    let at = |site: &Site| site.context_status(&context).expect("its state")["position"].clone();
+    let (before, position) = (pair.paris.export(&pair.paris.context), at(&pair.paris));
+    let key = fs::read(pair.paris.directory.join("site.key")).expect("the key file");
+    let (address, next_hop) = (pair.paris.address, pair.tokyo.address);
+    pair.paris.kill();
+    fs::remove_dir_all(&pair.paris.directory).expect("all of the site");
+
+    let mut paris = Site::init(&pair.scratch, "paris", address, next_hop);
+    fs::write(paris.directory.join("site.key"), key).expect("the key file");
+    paris.configure("[replication]", FAST, "");
+    paris.accept_card_of(&pair.tokyo);
+    paris.start();
+    await_true("its own entries to come back", LONG, || {
+        paris.run(&["export", "--context", &paris.context]).stdout == before
+    });
+    let dn = format!("cn=Ada,{}", paris.context);
+    paris.ok(&["entry", "add", &dn, "objectClass=person", "cn=Ada", "sn=L"]);
+    let there = format!("cn=Bob,{}", pair.tokyo.context);
+    pair.tokyo.ok(&["entry", "add", &there, "objectClass=person", "cn=Bob", "sn=B"]);
+    pair.paris = paris;
+    await_equal(&pair);
+    let after = at(&pair.paris);
+    assert_eq!(at(&pair.tokyo), after);
+    assert_ne!(after["invocation"], position["invocation"], "{position} and {after}");
+    assert!(after["usn"].as_u64() > position["usn"].as_u64(), "{position} and {after}");
+    assert!(pair.tokyo.export(&pair.paris.context).windows(6).any(|octets| octets == b"cn=Ada"));
+    assert_eq!(count(&pair.tokyo, "forked"), 0, "one life goes on from the other");
+}
+
 #[test]
 fn f10_a_replica_restored_from_a_backup_catches_up() {
     let mut pair = start("f10");

@@ -1,9 +1,13 @@
-//! F4: what scanners and gateways do to mail is survived, or reported as exactly what it was.
+//! F4, F5: what scanners and gateways do to mail is survived, or reported as exactly what it was.
 
 use std::time::Duration;
 
+use bridgehead::message::random::{Rng as _, Seeded};
+
 use super::world::{FAST, World, kept};
-use crate::support::{ByHand, Faults, Rewrite, SOON, await_true, deliver, people};
+use crate::support::{
+    ByHand, Faults, Rewrite, SOON, Scratch, Site, await_true, deliver, free_address, people,
+};
 
 /// Every rewriting that leaves the sealed message whole, one at a time and all together.
 #[test]
@@ -92,4 +96,58 @@ fn f05_mail_that_is_too_large_for_a_gateway_is_cut_smaller() {
     assert!(log.contains("5.3.4"), "the bounce's status is in the log");
     let refused = world.mangler.tally()["refused by size"];
     assert!(refused < 40, "{refused} messages were refused");
+}
+
+/// What does not compress: as many entries as make so many octets of mail.
+fn incompressible(site: &Site, entries: usize) -> Vec<u8> {
+    let mut ldif = format!("dn: {}\nobjectClass: organizationalUnit\n\n", site.context);
+    let mut dice = Seeded::new(5);
+    for n in 0..entries {
+        let mut octets = [0; 600];
+        dice.fill_bytes(&mut octets);
+        let text: String = octets.iter().map(|octet| char::from(b'!' + octet % 90)).collect();
+        ldif += &format!(
+            "dn: cn=p{n},{}\nobjectClass: person\ncn: p{n}\nsn: x\ndescription: x{text}\n\n",
+            site.context
+        );
+    }
+    ldif.into_bytes()
+}
+
+/// Tokyo's mail system takes 64 KiB, so its card says parts of 32 KiB; Paris learns that from the card that it has pinned, or,
+/// where a new card is not pinned, from the hello.
+#[test]
+fn f05_parts_are_within_what_the_other_sites_card_says() {
+    for (by, known) in [("card", true), ("hello", false)] {
+        let scratch = Scratch::new(&format!("part-limit-{by}"));
+        let (at_paris, at_tokyo) = (free_address(), free_address());
+        let mut paris = Site::init(&scratch, "paris", at_paris, at_tokyo);
+        let mut tokyo = Site::init(&scratch, "tokyo", at_tokyo, at_paris);
+        let limit = "[limits]\nreplication_message_bytes = \"64 KiB\"\n";
+        if known {
+            tokyo.configure("[replication]", FAST, limit);
+            paris.introduce(&tokyo);
+        } else {
+            paris.introduce(&tokyo);
+            let file = paris.directory.join("sites.d/tokyo.toml");
+            let text = std::fs::read_to_string(&file).expect("the site's file");
+            std::fs::write(&file, text.replace("[link]\n", "[link]\nsuccessors = \"off\"\n"))
+                .expect("the file");
+            tokyo.configure("[replication]", FAST, limit);
+        }
+        paris.configure("[replication]", FAST, "");
+        tokyo.start();
+        paris.start();
+        paris.import(&incompressible(&paris, 400));
+        paris.sync(SOON);
+        assert_eq!(tokyo.export(&paris.context), paris.export(&paris.context));
+        let log = std::fs::read_to_string(paris.log()).expect("a log");
+        let sent = log.lines().filter(|line| line.contains("event=\"message-sent\""));
+        let octets: Vec<usize> =
+            sent.filter_map(|line| line.split(" bytes=").nth(1)?.split(' ').next()?.parse().ok()).collect();
+        // The mail around a payload makes it half as large again.
+        assert!(octets.iter().all(|octets| *octets <= 48 << 10), "by {by}: {octets:?}");
+        assert!(octets.iter().filter(|octets| **octets > 20 << 10).count() >= 6, "by {by}: {octets:?}");
+        assert!(!log.contains("message-not-sent"), "by {by}: nothing had to be refused first");
+    }
 }

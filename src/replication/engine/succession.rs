@@ -171,3 +171,7 @@ fn card_name(card: &str) -> u64 {
     let hash = Sha256::digest(card.trim().as_bytes());
     hash[..8].iter().fold(0, |name, octet| name << 8 | u64::from(*octet))
 }
+
+#[cfg(test)]
+#[path = "succession_tests.rs"]
+mod tests;

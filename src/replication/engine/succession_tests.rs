@@ -1,0 +1,250 @@
+//! Announcements of cards that are repeated, overtaken or lost, between an engine and mail that the test makes up.
+
+use ed25519_dalek::SigningKey;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::directory::change::Change;
+use crate::directory::commit::Commit;
+use crate::directory::context::create_context;
+use crate::directory::memory::MemoryStore;
+use crate::directory::{Attributes, Dn};
+use crate::replication::engine::config::{KnownSite, PinnedCard};
+use crate::replication::engine::{
+    Engine, EngineConfig, Header, Input, Outcome, Output, Partner, Succession, Timing,
+};
+use crate::replication::transfer::Manifest;
+use crate::replication::wire::{Hello, KeyId, Message, Pinned, Standing, VectorItem, key_id};
+
+const CONTEXT: &str = "ou=paris,o=Example";
+const START: i64 = 1_800_000_000_000;
+const DAY: i64 = 86_400_000;
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn id(seed: u8) -> KeyId {
+    key_id(&key(seed).verifying_key())
+}
+
+/// Paris, which renews key 1 to key 2, and what it gets from and sends to Tokyo.
+struct Paris {
+    store: MemoryStore,
+    engine: Engine,
+    now: i64,
+}
+
+/// A mail of Paris: what it says, and which key signs it.
+type Sent = (Message, KeyId);
+
+impl Paris {
+    /// In touch with Tokyo, by the first card.
+    fn new() -> Paris {
+        let mut store = MemoryStore::new();
+        let mut tx = store.begin();
+        create_context(&mut tx, &Dn::parse(CONTEXT).unwrap(), "paris", Uuid::from_u128(1)).unwrap();
+        tx.commit();
+        let mut paris = Paris { store, engine: Engine::new(config(1)), now: START };
+        paris.tell(Input::Start);
+        paris.put(CONTEXT);
+        paris.hears(1, &hello("tokyo 1", Some(1)));
+        paris.wait(DAY);
+        paris
+    }
+
+    /// As after `key roll`.
+    fn renew(&mut self) {
+        self.engine = Engine::new(config(2));
+        self.tell(Input::Start);
+    }
+
+    fn tell(&mut self, input: Input) -> Outcome {
+        let mut tx = self.store.begin();
+        let now = Timestamp::from_millisecond(self.now).unwrap();
+        let outcome = self.engine.handle(&mut tx, now, input).unwrap();
+        tx.commit();
+        outcome
+    }
+
+    fn put(&mut self, name: &str) {
+        let mut tx = self.store.begin();
+        let mut commit = Commit::begin(&mut tx, 1, [name.len() as u8; 12]).unwrap();
+        let attributes = Attributes::from_pairs([("description", name.as_bytes().to_vec())]).unwrap();
+        commit.apply(&Change::Put { dn: Dn::parse(name).unwrap(), uuid: None, attributes }).unwrap();
+        commit.finish().unwrap();
+        tx.commit();
+        self.tell(Input::LocalCommit { context: 1 });
+    }
+
+    /// A hello of Tokyo, the one of this number; the cards that went out for the trust to decide.
+    fn hears(&mut self, number: u64, hello: &Hello) -> (Outcome, Vec<Vec<String>>) {
+        let mut message = Message::new(vec![wanted()]);
+        message.hello = Some(hello.clone());
+        let time = Timestamp::from_millisecond(self.now).unwrap();
+        let header = Header { seq: START as u64 + number, time, message_id: None };
+        let outcome = self.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+        let mut cards = Vec::new();
+        // Mail waits for `wait`.
+        let mut kept = Vec::new();
+        while let Some(output) = self.engine.output() {
+            match output {
+                Output::Card { site, cards: told } => {
+                    assert_eq!(site, "tokyo");
+                    cards.push(told);
+                }
+                other => kept.push(other),
+            }
+        }
+        self.engine.outputs.extend(kept);
+        (outcome, cards)
+    }
+
+    /// What is sent until so much time has passed.
+    fn wait(&mut self, time: i64) -> Vec<Sent> {
+        let end = self.now + time;
+        loop {
+            let due = self.engine.deadline().map_or(end, |at| at.as_millisecond());
+            if due > end {
+                break;
+            }
+            self.now = self.now.max(due);
+            self.tell(Input::Tick);
+            if due == end {
+                break;
+            }
+        }
+        self.now = end;
+        let mails = std::iter::from_fn(|| self.engine.output()).filter_map(|output| match output {
+            Output::Mail { payload, signer, .. } => Some((Message::decode(&payload).unwrap(), signer)),
+            _ => None,
+        });
+        mails.collect()
+    }
+}
+
+fn config(serial: u64) -> EngineConfig {
+    let known = |site: &str, seed, contexts: &[&str], card: &str| KnownSite {
+        site: site.into(),
+        key: key(seed).verifying_key(),
+        contexts: contexts.iter().map(|&context| context.into()).collect(),
+        former: Vec::new(),
+        card: Some(PinnedCard { serial: 1, text: card.into() }),
+    };
+    let renewed = serial > 1;
+    EngineConfig {
+        site: "paris".into(),
+        key: key(serial as u8),
+        card: format!("paris {serial}"),
+        succession: Succession {
+            serial,
+            former_cards: renewed.then(|| "paris 1".to_owned()).into_iter().collect(),
+            former_keys: renewed.then(|| key(1).verifying_key()).into_iter().collect(),
+            introductions: Vec::new(),
+            takes_bytes_max: 1 << 20,
+        },
+        known: vec![known("tokyo", 7, &[], "tokyo 1")],
+        partners: vec![Partner::new("tokyo")],
+        timing: Timing::default(),
+    }
+}
+
+/// Tokyo says who it is, and that it goes by this card of Paris.
+fn hello(card: &str, pinned: Option<u64>) -> Hello {
+    Hello {
+        card: card.into(),
+        capabilities: 0,
+        part_bytes_max: 1 << 20,
+        answer: true,
+        former_cards: Vec::new(),
+        pinned: pinned.map(|serial| Pinned { serial, key: id(serial as u8) }),
+    }
+}
+
+/// Tokyo holds nothing of it and takes it.
+fn wanted() -> VectorItem {
+    VectorItem { context: CONTEXT.into(), position: None, digest: None, standing: Standing::Follows }
+}
+
+fn hellos(sent: &[Sent]) -> Vec<&Sent> {
+    sent.iter().filter(|(message, _)| message.hello.is_some()).collect()
+}
+
+#[test]
+fn a_repeated_announcement_is_looked_at_once() {
+    let mut paris = Paris::new();
+    let second = Hello { former_cards: vec!["tokyo 1".into()], ..hello("tokyo 2", Some(1)) };
+    let whole = vec![vec!["tokyo 1".to_owned(), "tokyo 2".to_owned()]];
+    assert_eq!(paris.hears(2, &second), (Outcome::Taken, whole.clone()));
+    assert_eq!(paris.hears(2, &second), (Outcome::Repeated, Vec::new()), "the same message");
+    // Said again while the former one is pinned: the file may not have been written.
+    assert_eq!(paris.hears(3, &second).1, whole);
+    // Once it is pinned it is no news.
+    let mut pinned = config(1);
+    pinned.known[0].card = Some(PinnedCard { serial: 2, text: "tokyo 2\n".into() });
+    paris.engine = Engine::new(pinned);
+    assert_eq!(paris.hears(4, &second), (Outcome::Taken, Vec::new()));
+}
+
+#[test]
+fn an_announcement_that_was_overtaken_is_no_news() {
+    let mut paris = Paris::new();
+    assert_eq!(paris.hears(9, &hello("tokyo 3", Some(1))).1, [["tokyo 3".to_owned()]]);
+    assert_eq!(paris.hears(5, &hello("tokyo 2", Some(1))).1, Vec::<Vec<String>>::new());
+    // What it said of our cards does not count either, once a later word is known.
+    paris.renew();
+    paris.wait(DAY);
+    paris.hears(20, &hello("tokyo 1", Some(2)));
+    paris.hears(15, &hello("tokyo 1", Some(1)));
+    paris.put("cn=after,ou=paris,o=Example");
+    let sent = paris.wait(DAY);
+    assert!(!sent.is_empty() && sent.iter().all(|(_, signer)| *signer == id(2)), "{sent:?}");
+    assert!(hellos(&sent).is_empty(), "it was told: {sent:?}");
+}
+
+#[test]
+fn a_lost_announcement_is_told_again_at_growing_intervals() {
+    let mut paris = Paris::new();
+    paris.renew();
+    // All of it is lost.
+    let sent = paris.wait(2 * DAY);
+    let told = hellos(&sent);
+    assert!((4..=14).contains(&told.len()), "{} hellos in two days", told.len());
+    assert_eq!(told[0].1, id(1), "the first is signed by the key that Tokyo knows");
+    for (message, _) in &told {
+        let hello = message.hello.as_ref().unwrap();
+        assert_eq!((hello.card.as_str(), &hello.former_cards[..]), ("paris 2", &["paris 1".to_owned()][..]));
+    }
+    let both = [id(1), id(2)].map(|key| told.iter().any(|(_, signer)| *signer == key));
+    assert_eq!(both, [true, true], "whichever was pinned meanwhile, one of them opens");
+    let others = || sent.iter().filter(|(message, _)| message.hello.is_none());
+    assert!(others().count() > 0 && others().all(|(_, signer)| *signer == id(1)), "heartbeats open");
+    // Then its answer comes through.
+    paris.hears(30, &hello("tokyo 1", Some(2)));
+    let sent = paris.wait(2 * DAY);
+    assert!(hellos(&sent).is_empty(), "{sent:?}");
+    assert!(!sent.is_empty() && sent.iter().all(|(_, signer)| *signer == id(2)));
+}
+
+/// The keys among these that signed what the parts of these mails lead to.
+fn stated_by(sent: &[Sent], keys: [u8; 2]) -> Vec<u8> {
+    let parts = sent.iter().flat_map(|(message, _)| &message.parts);
+    let manifests = parts.filter_map(|item| Manifest::from_bytes(&item.part.manifest).ok());
+    let signer = |manifest: Manifest| {
+        keys.into_iter().find(|seed| manifest.checkpoint.verify(&key(*seed).verifying_key()).is_ok())
+    };
+    let mut signers: Vec<u8> = manifests.filter_map(signer).collect();
+    signers.dedup();
+    signers
+}
+
+/// What the new key signs waits until Tokyo knows that key, and then goes without being asked for.
+#[test]
+fn changes_wait_until_the_new_key_is_known() {
+    let mut paris = Paris::new();
+    paris.renew();
+    paris.put("cn=after,ou=paris,o=Example");
+    assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [1], "what was under way is repeated, nothing else");
+    paris.hears(40, &hello("tokyo 1", Some(2)));
+    assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [2], "all of it is stated anew");
+}
