@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bridgehead::config::relay::{
-    AuthSource, ListenAddress, ListenerAuth, ListenerConfig, ListenerTls, ListenerTlsMode, NextHopConfig,
-    NextHopHost, NextHopTls, RelayConfig, RelayLimits, RouteConfig,
+    AuthSource, Credentials, ListenAddress, ListenerAuth, ListenerConfig, ListenerTls, ListenerTlsMode,
+    NextHopConfig, NextHopHost, NextHopTls, RelayConfig, RelayLimits, RouteConfig,
 };
 use bridgehead::listen::{Delivery, Intercept, InterceptedEnvelope, Listener, Service, serve};
 use bridgehead::relay::tls::ClientTls;
 use bridgehead::relay::{Relay, SubmitError};
-use bridgehead::smtp::{Envelope, Path, Reply};
+use bridgehead::smtp::{Envelope, Path, Recipient, Reply};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -52,10 +52,11 @@ impl Hop {
             if stream.read_until(b'\n', &mut line).await.ok()? == 0 {
                 return None;
             }
-            let reply: &[u8] = match &line[..4] {
+            let reply: &[u8] = match line.get(..4).unwrap_or(&line) {
                 b"EHLO" => b"250-hop\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-AUTH PLAIN\r\n250 SIZE\r\n",
                 b"AUTH" if line.ends_with(b"PLAIN\r\n") => b"334 \r\n",
-                b"AUTH" => b"235 2.7.0 welcome\r\n",
+                // Or the response to 334, \0ti in base64.
+                b"AUTH" | b"AHRp" => b"235 2.7.0 welcome\r\n",
                 b"DATA" => {
                     stream.write_all(b"354 go\r\n").await.ok()?;
                     let mut message = Vec::new();
@@ -291,6 +292,71 @@ async fn starttls_is_not_to_be_fooled() {
     client.send(b"text\r\n").await;
 }
 
+/// A session that authenticated in the clear begins anew under TLS.
+#[tokio::test]
+async fn who_authenticated_before_starttls_is_forgotten() {
+    let files = tempfile::tempdir().unwrap();
+    let (hop, host) = Hop::start().await;
+    let certificate = certificate(files.path(), ListenerTlsMode::Offered);
+    for required in [true, false] {
+        let auth = Some(ListenerAuth { source: AuthSource::NextHop, required, without_tls: true });
+        let listener = ListenerConfig { tls: Some(certificate.tls.clone()), auth, ..tcp("tls") };
+        let mut settings = config(vec![NextHopConfig::to(host.clone())]);
+        if required {
+            settings.trusted_networks.clear();
+        }
+        let relay = start(settings, listener, no_roots()).await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
+        client.say("AUTH PLAIN AHRpbQBzZWNyZXQ=", "235").await;
+        client.say("STARTTLS", "220").await;
+        let connector = ClientTls::with_roots(certificate.roots.clone()).verify;
+        let plain = bridgehead::relay::stream::Plain::tcp(client.0.into_inner());
+        let stream = connector.connect("localhost".try_into().unwrap(), plain).await.unwrap();
+        let mut client = Client(BufReader::new(stream));
+        assert!(client.say("EHLO me", "250").await.contains("AUTH PLAIN"));
+        match required {
+            true => drop(client.say("MAIL FROM:<a@b.example>", "530 5.7.0").await),
+            // Who may send without goes by a connection on which nobody authenticated.
+            false => drop(client.send(b"text\r\n").await),
+        }
+    }
+    let messages = hop.messages.lock().unwrap();
+    let connections: Vec<usize> = messages.iter().map(|(number, _)| *number).collect();
+    assert_eq!(connections, [3], "1 and 3 were asked for their extensions, 2 and 4 authenticated");
+}
+
+/// What a next hop, or somebody on the way, says in the clear behind its 220 is not taken for said under TLS.
+#[tokio::test]
+async fn replies_injected_before_the_handshake_with_a_next_hop_end_the_connection() {
+    for injected in ["250-hop\r\n250 AUTH PLAIN\r\n", "554 no", "\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = NextHopHost::Address(listener.local_addr().unwrap());
+        let hop = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            stream.write_all(b"220 hop\r\n").await.unwrap();
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            stream.write_all(b"250-hop\r\n250 STARTTLS\r\n").await.unwrap();
+            stream.read_line(&mut line).await.unwrap();
+            assert_eq!(line, "EHLO relay.example\r\nSTARTTLS\r\n");
+            stream.write_all(format!("220 go on\r\n{injected}").as_bytes()).await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            rest
+        });
+        let next_hop = NextHopConfig { tls: NextHopTls::Encrypt, ..NextHopConfig::to(host) };
+        let relay = start(config(vec![next_hop]), tcp("near"), no_roots()).await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
+        let rest = tokio::time::timeout(Duration::from_secs(20), hop).await.unwrap().unwrap();
+        assert!(rest.is_empty(), "a handshake was begun: {rest:?}");
+        client.say("MAIL FROM:<a@b.example>", "250").await;
+        client.say("RCPT TO:<c@d.example>", "451").await;
+    }
+}
+
 #[tokio::test]
 async fn implicit_tls_and_new_certificates() {
     let files = tempfile::tempdir().unwrap();
@@ -417,6 +483,49 @@ async fn our_own_mail_is_submitted() {
     );
     let nowhere = Relay::with_tls(Arc::new(config(vec![])), no_roots());
     assert!(matches!(nowhere.submit(&envelope, &message).await, Err(SubmitError::NoRoute(_))));
+}
+
+/// Our own mail to a next hop that refuses the first recipient it is told, then takes one, then dies behind the dot.
+#[tokio::test]
+async fn our_own_mail_is_never_taken_for_sent_without_a_reply() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = NextHopHost::Address(listener.local_addr().unwrap());
+    let hop = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let (mut stream, mut saw, mut line) = (BufReader::new(stream), String::new(), String::new());
+        stream.write_all(b"220 hop\r\n").await.unwrap();
+        while line != ".\r\n"
+            && stream
+                .read_line({
+                    line.clear();
+                    &mut line
+                })
+                .await
+                .unwrap()
+                > 0
+        {
+            let reply = match line.as_str() {
+                "RCPT TO:<no@d.example>\r\n" => "550 5.1.1 no\r\n",
+                "DATA\r\n" => "354 go\r\n",
+                "text\r\n" | ".\r\n" => "",
+                _ => "250 ok\r\n",
+            };
+            stream.write_all(reply.as_bytes()).await.unwrap();
+            saw.push_str(line.split([' ', '\r']).next().unwrap());
+            saw.push(' ');
+        }
+        saw
+    });
+    let relay = Relay::with_tls(Arc::new(config(vec![NextHopConfig::to(host)])), no_roots());
+    let to = |path: &str| Envelope {
+        recipients: vec![Recipient { path: Path::parse(path).unwrap(), ..Recipient::default() }],
+        ..Envelope::default()
+    };
+    assert_eq!(relay.submit(&to("no@d.example"), b"text\r\n").await.unwrap().code(), 550);
+    let sent = relay.submit(&to("c@d.example"), b"text\r\n").await;
+    assert!(matches!(sent, Err(SubmitError::Unavailable(_))), "{sent:?}");
+    assert_eq!(hop.await.unwrap(), "EHLO MAIL RCPT RSET MAIL RCPT DATA text . ");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -645,6 +754,14 @@ async fn each_message_has_one_line_by_which_it_can_be_traced() {
     client.say("RSET", "250").await;
 
     let lines = log.await_messages(4).await;
+    let manual = include_str!("../contrib/man/bridgehead.toml.5");
+    for line in &lines {
+        let event = line["event"].as_str().unwrap();
+        assert!(manual.contains(&format!("\n.It Li {event}\n")), "{event} is not in bridgehead.toml(5)");
+        for field in line.as_object().unwrap().keys().filter(|key| !OF_EVERY_LINE.contains(&&***key)) {
+            assert!(manual.contains(&format!(".Va {field}")), "{field} is not in bridgehead.toml(5)");
+        }
+    }
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     assert_eq!(
         events,
@@ -669,6 +786,9 @@ async fn each_message_has_one_line_by_which_it_can_be_traced() {
     assert_ne!(lines[1]["id"], first["id"]);
 }
 
+/// Fields that a line of the log has for being one.
+const OF_EVERY_LINE: [&str; 5] = ["timestamp", "level", "target", "message", "event"];
+
 #[tokio::test]
 async fn what_is_said_in_auth_is_never_logged() {
     let (log, _guard) = Log::start();
@@ -689,9 +809,21 @@ async fn what_is_said_in_auth_is_never_logged() {
         client.say(&format!("AUTH PLAIN {wrong}"), "").await;
         let mut client = relay.client().await;
         client.say("EHLO me", "250").await;
+        client.say("AUTH PLAIN", "334").await;
+        client.say(right, "235").await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
         client.say(&format!("AUTH PLAIN {right}"), "235").await;
         client.send(b"text\r\n").await;
     }
+    // Our own password for a next hop is no less secret.
+    let (_hop, host) = Hop::start().await;
+    let auth = Some(Credentials { user: "tim".into(), password: "secret".into() });
+    let relay =
+        start(config(vec![NextHopConfig { auth, ..NextHopConfig::to(host) }]), tcp("near"), no_roots()).await;
+    let mut client = relay.client().await;
+    client.say("EHLO me", "250").await;
+    client.send(b"text\r\n").await;
     let log = log.text();
     assert!(log.contains("authenticated by the next hop") && log.contains("authentication failed"), "{log}");
     for secret in [right, wrong, "secret", "Secret"] {

@@ -10,6 +10,8 @@ use crate::smtp::ClientAttributes;
 pub struct Client {
     /// After PROXY protocol and XCLIENT; `None` on a Unix socket.
     pub address: Option<SocketAddr>,
+    /// The name that a trusted peer found for it (XCLIENT).
+    pub name: Option<Box<str>>,
     /// What EHLO, HELO or LHLO claimed.
     pub helo: Option<Box<str>>,
     /// EHLO or LHLO rather than HELO.
@@ -56,6 +58,7 @@ impl Client {
             return self.forwarded.clone();
         }
         ClientAttributes {
+            name: self.name.clone(),
             address: self.address.map(|a| a.ip().to_canonical()),
             port: self.address.map(|a| a.port()),
             helo: self.helo.clone(),

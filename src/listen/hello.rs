@@ -3,7 +3,7 @@
 //!
 //! PROMISES
 //!   What is offered can be honoured with the next hops in use. Nothing that was said in the clear counts under TLS, and
-//!   nothing that the peer said counts for the client of XCLIENT.
+//!   nothing that the peer said counts for the client of XCLIENT. That client goes onward as XFORWARD, never as XCLIENT.
 //!
 //! STANDARDS
 //!   RFC 5321 section 4.1.1.1, RFC 2033 section 4.1, RFC 3207 section 4; Postfix's XFORWARD_README and XCLIENT_README.
@@ -129,6 +129,7 @@ impl Session {
             self.client.address = Some(SocketAddr::new(ip, told.port.unwrap_or(0)));
         }
         self.client = Client {
+            name: told.name,
             helo: told.helo,
             login: told.login,
             tls: self.client.tls,

@@ -11,7 +11,7 @@ use bridgehead::config::relay::{
 use bridgehead::listen::{Delivery, Intercept, InterceptedEnvelope, Listener, Recipients, Service, serve};
 use bridgehead::relay::Relay;
 use bridgehead::smtp::{Path, Reply};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use super::hop::{self, Part, Saw};
@@ -23,6 +23,8 @@ pub struct Scene {
     replication: Arc<Replication>,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
+    /// The port of a next hop that is down: bound, so that no other scene gets it, but not listening.
+    _down: Option<TcpSocket>,
     _files: tempfile::TempDir,
 }
 
@@ -77,14 +79,16 @@ impl Scene {
                 settings.set(setting, files.path());
             }
         }
-        let hop = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hop = TcpSocket::new_v4().unwrap();
+        hop.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let hop_address = hop.local_addr().unwrap();
         let saw = Saw::default();
-        if !settings.hop_is_down {
-            tokio::spawn(hop::serve(hop, settings.part, 0, saw.clone()));
+        let down = if settings.hop_is_down {
+            Some(hop)
         } else {
-            drop(hop);
-        }
+            tokio::spawn(hop::serve(hop.listen(100).unwrap(), settings.part, 0, saw.clone()));
+            None
+        };
         let next_hop = NextHopConfig::to(NextHopHost::Address(hop_address));
         settings.config.routes.push(RouteConfig::default_to(next_hop));
         if let Some(part) = settings.second {
@@ -101,7 +105,7 @@ impl Scene {
         let service = Service::new(relay, replication.clone(), known);
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(serve(bound, settings.listener, service, stopped));
-        Scene { address, saw, replication, stop, serving, _files: files }
+        Scene { address, saw, replication, stop, serving, _down: down, _files: files }
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -234,7 +238,8 @@ impl Settings {
             "auth-passed" => {
                 let without_tls = value != "tls";
                 let source = AuthSource::NextHop;
-                self.listener.auth = Some(ListenerAuth { source, required: true, without_tls });
+                let required = value != "offered";
+                self.listener.auth = Some(ListenerAuth { source, required, without_tls });
             }
             "listen" => self.listener.address = ListenAddress::Tcp(value.parse().unwrap()),
             _ => panic!("no such setting: {setting}"),
