@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use bridgehead::replication::engine::{Header, Input, Outcome, Refusal};
+use bridgehead::replication::engine::{Header, Input, Outcome, Refusal, Timing};
 use bridgehead::replication::peer::{Link, Peer};
 use bridgehead::replication::wire::{Message, Standing, VectorItem};
 
 use super::finish;
-use super::knobs::Knobs;
+use super::knobs::{Knobs, Topology};
 use super::site::Crash;
 use super::world::{DAY, HOUR, Happening, World};
 
@@ -32,6 +32,23 @@ fn a_change_costs_one_message_and_one_acknowledgement() {
     assert!(world.run(world.now + HOUR, World::equal));
     world.run(world.now + HOUR, |_| false);
     assert_eq!(world.mails, [(0, 1, true), (1, 0, false)]);
+}
+
+/// Two hubs stand between the ends of the line, and the second one is new to the naming context as well.
+#[test]
+fn the_first_change_of_a_naming_context_crosses_hubs_at_once() {
+    let line = Knobs { sites: 4, topology: Topology::Line, commits: 0, ..Knobs::calm() };
+    let batching = Timing::default().batching.as_millis() as i64;
+    let on_the_way = 3 * (batching + line.delay.1);
+    let mut world = World::new(3, line);
+    world.run(world.now + DAY, |_| false);
+    assert_eq!(world.sites[0].own().position.usn, 0, "nothing in it so far");
+    world.mails.clear();
+    world.work(0, 0);
+    assert_eq!(world.sites[0].own().position.usn, 1);
+    assert!(world.run(world.now + on_the_way, World::equal), "equal without a heartbeat");
+    let changes = world.mails.iter().filter(|(_, _, more)| *more);
+    assert_eq!(changes.copied().collect::<Vec<_>>(), [(0, 1, true), (1, 2, true), (2, 3, true)]);
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Turn<'_> {
         })
     }
 
-    /// Visits every partner's record; `visit` says whether it changed.
+    /// Visits every partner's record; `visit` says whether it changed. What changed earlier in the turn stays.
     pub(super) fn each_other_partner(
         &mut self,
         except: Option<&str>,
@@ -94,8 +94,9 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let config = self.config;
         for partner in config.partners.iter().filter(|partner| Some(partner.site.as_str()) != except) {
+            let touched = self.is_touched(&partner.site);
             let mut peer = self.peer(&partner.site)?;
-            if visit(self, partner, &mut peer) {
+            if visit(self, partner, &mut peer) || touched {
                 self.put_back(&partner.site, peer);
             }
         }

@@ -67,7 +67,8 @@ impl<'t> Turn<'t> {
         Ok(turn)
     }
 
-    /// Takes a site's record out of the turn; [`Turn::put_back`] returns it.
+    /// Takes a site's record out of the turn; [`Turn::put_back`] returns it. One that is not put back loses what
+    /// the turn changed in it.
     pub(super) fn peer(&mut self, site: &str) -> Result<Peer, StoreError> {
         match self.peers.remove(site) {
             Some(peer) => Ok(peer),
