@@ -55,7 +55,10 @@ Mpeople,	P=[IPC], F=mDFMuXa8k, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP, E=\r\n, L
 		A=TCP $h {people}
 EOF
 m4 "-D_CF_DIR_=$CF/" "$CF/m4/cf.m4" "$W/sendmail.mc" >"$W/sendmail.cf"
-"$S/makemap" -C "$W/sendmail.cf" hash /etc/mail/mailertable </etc/mail/mailertable
+# On a busy machine makemap was seen to crash, once in some dozens of runs.
+for attempt in 1 2 3; do
+	"$S/makemap" -C "$W/sendmail.cf" hash /etc/mail/mailertable </etc/mail/mailertable && break
+done
 exec "$S/sendmail" -bD -q2s -C "$W/sendmail.cf"
 "#,
         ip = places.server.ip(),
