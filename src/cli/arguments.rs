@@ -48,7 +48,7 @@ pub enum Command {
     ///
     /// For replicas that went another way than their master, as after a fork. What this site holds of those naming
     /// contexts stays until everything has come and was proved. Naming contexts that this site masters are never given
-    /// up. Look first: --dry-run.
+    /// up. Sites behind this one that stand further back then get everything, too. Look first: --dry-run.
     Refresh {
         #[arg(value_name = "SITE")]
         partner: String,

@@ -51,6 +51,32 @@ fn the_first_change_of_a_naming_context_crosses_hubs_at_once() {
     assert_eq!(changes.copied().collect::<Vec<_>>(), [(0, 1, true), (1, 2, true), (2, 3, true)]);
 }
 
+/// A hub that fell behind its master's log; the site behind it stands where the hub stood.
+#[test]
+fn a_full_load_that_a_hub_takes_goes_on_as_one_and_what_follows_as_increments() {
+    let line = Knobs { sites: 3, topology: Topology::Line, commits: 0, ..Knobs::calm() };
+    let mut world = World::new(3, line);
+    // With so short a log the full loads of its master are due, which the observers do not know.
+    world.traffic.lawless = true;
+    world.sites[0].whole.timing.log_commits_max = 4;
+    world.sites[0].configure();
+    world.input(0, Input::Start, Crash::No);
+    world.work(0, 0);
+    assert!(world.run(world.now + DAY, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    let carried = |world: &mut World, commits: usize| {
+        world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
+        (0..commits).for_each(|_| world.work(0, 0));
+        world.trace.clear();
+        world.input(0, Input::Pause { site: "s1".into(), paused: false }, Crash::No);
+        assert!(world.run(world.now + DAY, World::equal));
+        let parts = world.trace.iter().filter(|line| line.contains(" part 0/1 "));
+        parts.map(|line| line.contains(" nothing->")).collect::<Vec<bool>>()
+    };
+    assert_eq!(carried(&mut world, 20), [true, true], "over both links everything");
+    assert_eq!(carried(&mut world, 1), [false, false], "and then what changes");
+}
+
 #[test]
 fn a_change_does_not_wait_for_the_acknowledgement_of_the_one_before() {
     let mut world = two_equal_sites(|knobs| knobs.delay = (HOUR, HOUR));

@@ -4,6 +4,10 @@
 //!   Parts are kept in any order. What a transfer changes becomes visible whole, after the result's digest
 //!   was found to be the one that the master of the naming context signed; else nothing of it is kept.
 //!   A transfer whose base is not here yet waits for it. A position never goes back in its master's history.
+//!
+//! BUGS
+//!   A full load leaves no log of what it changed. So where a hub takes one, its neighbours that stand further back
+//!   get everything too, once, even if the hub's former log led from where they stand.
 
 use std::collections::BTreeSet;
 
