@@ -5,7 +5,7 @@ use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
 
 use super::cases::{names, two_equal_sites};
-use super::knobs::Knobs;
+use super::knobs::{Knobs, Topology};
 use super::site::Crash;
 use super::world::{DAY, HOUR, World};
 
@@ -95,6 +95,33 @@ fn a_master_from_a_backup_that_goes_on_keeps_both_old_and_new_changes() {
     assert_eq!(names(&world, 1), names(&world, 0));
     world.work(0, 1);
     assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// F9: a second life went on, and partners hold it as far as each heard of it. Its USNs were taken here, too.
+#[test]
+fn two_points_of_a_second_life_are_merged_and_nothing_of_ours_goes_away() {
+    let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Star));
+    let backup = world.sites[0].store.clone();
+    let pause = |world: &mut World, site: &str, paused: bool| {
+        world.input(0, Input::Pause { site: site.into(), paused }, Crash::No);
+    };
+    world.work(0, 3);
+    world.run(world.now + HOUR, |_| false);
+    pause(&mut world, "s1", true);
+    world.work(0, 3);
+    world.run(world.now + HOUR, |_| false);
+    let mut all = names(&world, 2);
+    assert_ne!(names(&world, 1), all, "s1 heard of its first commit only");
+
+    restore(&mut world, 0, &backup);
+    pause(&mut world, "s2", true);
+    (0..4).for_each(|_| world.work(0, 2));
+    all.extend(names(&world, 0));
+    assert!(world.run(world.now + DAY, |world| world.observers.count("Recovered") == 1));
+    assert_ne!(names(&world, 0), all, "what only s2 holds is still missed");
+    pause(&mut world, "s2", false);
+    assert!(world.run(world.now + DAY, |world| world.observers.count("Recovered") == 2));
+    assert_eq!(names(&world, 0), all);
 }
 
 /// A master that lost its whole store has its naming context back from a partner.

@@ -10,7 +10,8 @@
 //!
 //! LIMITS
 //!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
-//!   invocations are remembered.
+//!   invocations are remembered. A second life that went on after it was merged gives what it added since; what it
+//!   changed or deleted since of what it gave before stays as it was given.
 
 use std::collections::BTreeSet;
 
@@ -313,8 +314,7 @@ impl Turn<'_> {
         lineage: &Lineage,
     ) -> Result<Vec<Change>, Stop> {
         let read = self.tx.as_read();
-        let parted = parting(record, &checkpoint.position, lineage);
-        let touched = match parted {
+        let touched = match parting(read, record, checkpoint, lineage)? {
             Some(usn) => log::touched_since(read, record.number, usn)?.map(|set| set.entries),
             None => None,
         };
@@ -367,16 +367,26 @@ fn continue_from(lineage: &mut Lineage, end: Position, digest: Digest) {
     }
 }
 
-/// The last USN that two histories of one naming context share: ours, and one that stands at `target`
-/// with this lineage.
-fn parting(record: &ContextRecord, target: &Position, lineage: &Lineage) -> Option<u64> {
-    let ours = record.lineage.ends().iter().map(|(end, _)| end).chain([&record.position]);
-    let theirs: Vec<&Position> = lineage.ends().iter().map(|(end, _)| end).chain([target]).collect();
-    let common = |end: &Position| {
-        let same = theirs.iter().filter(|other| other.invocation == end.invocation);
-        same.map(|other| other.usn.min(end.usn)).max()
-    };
-    ours.filter_map(common).max()
+/// The last USN at which our own commits stood on a state that both histories passed: ours, and that of the
+/// checkpoint. A life that was merged into ours passed its USNs beside ours, where our log tells of other
+/// commits; so it is the state that counts, not the number.
+fn parting(
+    read: &dyn Read,
+    record: &ContextRecord,
+    checkpoint: &Checkpoint,
+    lineage: &Lineage,
+) -> Result<Option<u64>, StoreError> {
+    let (here, there) = ((record.position, record.digest), (checkpoint.position, checkpoint.digest));
+    let mut last = None;
+    for ours in record.lineage.ends().iter().chain([&here]) {
+        let theirs = lineage.ends().iter().chain([&there]);
+        for theirs in theirs.filter(|(end, _)| end.invocation == ours.0.invocation) {
+            let &(end, digest) = if theirs.0.usn < ours.0.usn { theirs } else { ours };
+            let passed = log::held(read, record.number, end.usn)?.is_some_and(|held| held.digest == digest);
+            last = last.max(passed.then_some(end.usn));
+        }
+    }
+    Ok(last)
 }
 
 fn commit_all(
