@@ -34,6 +34,20 @@ pub enum Touched {
     Value(Uuid, String, Vec<u8>),
 }
 
+impl Touched {
+    /// The entry that was touched.
+    pub fn uuid(&self) -> Uuid {
+        match self {
+            Touched::Added(uuid)
+            | Touched::Deleted(uuid)
+            | Touched::Named(uuid)
+            | Touched::Left(uuid, ..)
+            | Touched::Attribute(uuid, _)
+            | Touched::Value(uuid, ..) => *uuid,
+        }
+    }
+}
+
 /// What was touched since some USN, coalesced, by entryUUID.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TouchedSet {

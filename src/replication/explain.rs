@@ -231,15 +231,7 @@ fn former(read: &dyn Read, record: &ContextRecord, dn: &Dn) -> Result<Option<Uui
 fn trail(read: &dyn Read, record: &ContextRecord, wanted: Uuid) -> Result<Trail, StoreError> {
     let mut trail = Trail::default();
     touched_back(read, record.number, &mut |usn, touched| {
-        let of = match touched {
-            Touched::Added(uuid)
-            | Touched::Deleted(uuid)
-            | Touched::Named(uuid)
-            | Touched::Left(uuid, ..)
-            | Touched::Attribute(uuid, _)
-            | Touched::Value(uuid, ..) => *uuid,
-        };
-        if of != wanted {
+        if touched.uuid() != wanted {
             return true;
         }
         trail.last = trail.last.or(Some(usn));

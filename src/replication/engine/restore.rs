@@ -314,13 +314,11 @@ impl Turn<'_> {
         lineage: &Lineage,
     ) -> Result<Vec<Change>, Stop> {
         let read = self.tx.as_read();
-        let touched = match parting(read, record, checkpoint, lineage)? {
-            Some(usn) => log::touched_since(read, record.number, usn)?.map(|set| set.entries),
-            None => None,
-        };
+        let parted = parting(read, record, checkpoint, lineage)?;
+        let touched = parted.map(|usn| touched_since(read, record.number, usn)).transpose()?;
         // If nobody knows what was changed here since, everything that is here stays.
         let here = |uuid: &Uuid| match &touched {
-            Some(touched) => Ok(touched.contains_key(uuid)),
+            Some(touched) => Ok(touched.contains(uuid)),
             None => lookup::entry(read, record.number, *uuid).map(|entry| entry.is_some()),
         };
 
@@ -387,6 +385,20 @@ fn parting(
         }
     }
     Ok(last)
+}
+
+/// Every entry that was touched after `usn`, also what came and went: what a merge brought and we deleted since
+/// is not to come back.
+fn touched_since(read: &dyn Read, number: u32, usn: u64) -> Result<BTreeSet<Uuid>, StoreError> {
+    let mut found = BTreeSet::new();
+    log::touched_back(read, number, &mut |at, touched| {
+        let since = at > usn;
+        if since {
+            found.insert(touched.uuid());
+        }
+        since
+    })?;
+    Ok(found)
 }
 
 fn commit_all(
