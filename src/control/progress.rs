@@ -1,7 +1,7 @@
 //! What a long command has done so far: one line of a terminal, written over and over.
 //!
 //! LIMITS
-//!   At most [`PER_SECOND`] lines a second; nothing where nobody looks.
+//!   At most five lines a second; nothing where nobody looks.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
