@@ -341,6 +341,8 @@ fn star(test: &str, policy: &str) -> Star {
     edit(&hub, "paris", "[link]\n", &outbound("tokyo"));
     edit(&tokyo, "hub", "[link]\n", &format!("[link]\nintroductions = \"{policy}\"\n"));
     for site in [&mut hub, &mut paris, &mut tokyo] {
+        // The hub speaks before the others listen; what was refused then is not to wait for minutes.
+        site.configure("[replication]", "retry_first = \"2s\"", "");
         site.start();
     }
     paris.import(&people(&paris, 4));
