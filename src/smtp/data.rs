@@ -171,7 +171,11 @@ impl LineEndScanner {
                     self.line_bytes = 0;
                     at = 1;
                 }
-                _ => self.note(LineEndFault::BareCr),
+                _ => {
+                    // It ended nothing, so it is an octet of the line.
+                    self.measure(1);
+                    self.note(LineEndFault::BareCr);
+                }
             }
         }
         let mut line_from = at;
@@ -350,6 +354,16 @@ impl Normalizer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_bare_cr_between_stretches_is_an_octet_of_its_line() {
+        for (bytes_max, too_long) in [(4, false), (3, true)] {
+            let mut scanner = LineEndScanner::new(bytes_max);
+            scanner.scan(b"a\r");
+            scanner.scan(b"bc\r\n");
+            assert_eq!(scanner.line_too_long(), too_long, "{bytes_max}");
+        }
+    }
 
     /// Feeds `wire` in the given chunk sizes; gives content and what was left after the end of data.
     fn feed(wire: &[u8], sizes: &[usize]) -> (Vec<u8>, Option<Vec<u8>>, DataScanner) {
