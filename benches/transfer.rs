@@ -175,15 +175,7 @@ fn carry(what: &str, master: &mut Site, replica: &mut Site, count: u64) -> Outco
 }
 
 fn checkpoint(now: &ContextRecord) -> SignedCheckpoint {
-    Checkpoint {
-        context: now.dn.clone(),
-        position: now.position,
-        digest: now.digest,
-        entries: now.entries,
-        time: jiff::Timestamp::now(),
-        lineage: now.lineage.digest(),
-    }
-    .sign(&key())
+    Checkpoint::of(now, jiff::Timestamp::now()).sign(&key())
 }
 
 fn key() -> SigningKey {

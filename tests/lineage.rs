@@ -67,9 +67,7 @@ impl Master {
     }
 
     fn signed_by(&self, key: &SigningKey) -> SignedCheckpoint {
-        let ContextRecord { dn, position, digest, entries, lineage, .. } = self.record();
-        let time = Timestamp::from_second(1_800_000_000).unwrap();
-        Checkpoint { context: dn, position, digest, entries, time, lineage: lineage.digest() }.sign(key)
+        Checkpoint::of(&self.record(), Timestamp::from_second(1_800_000_000).unwrap()).sign(key)
     }
 
     fn transfer(&self, base: Option<Position>) -> Encoded {

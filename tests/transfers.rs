@@ -167,15 +167,7 @@ fn commit(store: &mut MemoryStore, ldif: &str, batch: u8) {
 }
 
 fn checkpoint(now: &ContextRecord) -> SignedCheckpoint {
-    Checkpoint {
-        context: now.dn.clone(),
-        position: now.position,
-        digest: now.digest,
-        entries: now.entries,
-        time: "2026-11-22T14:00:00Z".parse().unwrap(),
-        lineage: now.lineage.digest(),
-    }
-    .sign(&key())
+    Checkpoint::of(now, "2026-11-22T14:00:00Z".parse().unwrap()).sign(&key())
 }
 
 fn applied(store: &mut MemoryStore, name: &str) -> Position {

@@ -101,13 +101,7 @@ fn keys_are_renewed_while_both_sites_go_on() {
     let without = format!("{card}\n{}", &rest[rest.find('\n').unwrap()..]);
     fs::write(pair.tokyo.directory.join("sites.d/paris.toml"), without).unwrap();
     pair.tokyo.ok(&["reload"]);
-    pair.paris.ok(&[
-        "entry",
-        "add",
-        &format!("cn=new,{}", pair.paris.context),
-        "objectClass=device",
-        "cn=new",
-    ]);
+    add_device(&pair.paris, "new");
     pair.paris.sync(SOON);
     pair.tokyo.sync(SOON);
     assert!(equal(&pair.paris, &pair.tokyo));
@@ -124,13 +118,7 @@ fn a_site_that_was_away_follows_every_renewal_and_move_at_once() {
         pair.paris.ok(&["key", "roll"]);
         pair.paris.ok(&["card", "move", "--mailbox", mailbox]);
     }
-    pair.paris.ok(&[
-        "entry",
-        "add",
-        &format!("cn=new,{}", pair.paris.context),
-        "objectClass=device",
-        "cn=new",
-    ]);
+    add_device(&pair.paris, "new");
     // And paris was started anew meanwhile.
     pair.paris.stop();
     pair.paris.start();
@@ -349,6 +337,12 @@ fn star(test: &str, policy: &str) -> Star {
     Star { hub, paris, tokyo, elsewhere, _scratch: scratch }
 }
 
+/// A small change to what the site masters.
+fn add_device(site: &Site, name: &str) {
+    let dn = format!("cn={name},{}", site.context);
+    site.ok(&["entry", "add", &dn, "objectClass=device", &format!("cn={name}")]);
+}
+
 fn holds_paris(star: &Star) -> bool {
     star.tokyo.context_status(&star.paris.context).is_some()
         && star.tokyo.export(&star.paris.context) == star.paris.export(&star.paris.context)
@@ -373,13 +367,7 @@ fn a_hub_introduces_and_the_operator_decides() {
     star.paris.ok(&["key", "roll"]);
     await_pinned(&star.hub, &star.paris);
     await_pinned(&star.tokyo, &star.paris);
-    star.paris.ok(&[
-        "entry",
-        "add",
-        &format!("cn=new,{}", star.paris.context),
-        "objectClass=device",
-        "cn=new",
-    ]);
+    add_device(&star.paris, "new");
     await_true("a change under the new key", SOON, || holds_paris(&star));
     // Without the former key, too.
     let file = star.tokyo.directory.join("sites.d/paris.toml");
@@ -387,13 +375,7 @@ fn a_hub_introduces_and_the_operator_decides() {
     let until = text.split("former_until = [\"").nth(1).unwrap().split('"').next().unwrap();
     edit(&star.tokyo, "paris", until, "2026-01-01T00:00:00Z");
     star.tokyo.ok(&["reload"]);
-    star.paris.ok(&[
-        "entry",
-        "add",
-        &format!("cn=newer,{}", star.paris.context),
-        "objectClass=device",
-        "cn=newer",
-    ]);
+    add_device(&star.paris, "newer");
     await_true("a change under the new key alone", SOON, || holds_paris(&star));
     let sent: Vec<_> = star.elsewhere.take();
     assert!(sent.is_empty(), "tokyo and paris write to the hub alone: {sent:?}");

@@ -28,7 +28,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::directory::dn::Dn;
-use crate::directory::{Digest, Position};
+use crate::directory::{ContextRecord, Digest, Position};
 
 /// What a naming context holds at one position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,18 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
+    /// Where a naming context stands, as of `time`.
+    pub fn of(context: &ContextRecord, time: Timestamp) -> Checkpoint {
+        Checkpoint {
+            context: context.dn.clone(),
+            position: context.position,
+            digest: context.digest,
+            entries: context.entries,
+            time,
+            lineage: context.lineage.digest(),
+        }
+    }
+
     pub fn sign(&self, key: &SigningKey) -> SignedCheckpoint {
         let wire = Wire {
             version: VERSION,

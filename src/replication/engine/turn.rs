@@ -204,17 +204,8 @@ impl<'t> Turn<'t> {
         if record.master != self.config.site {
             return Ok(None);
         }
-        let checkpoint = Checkpoint {
-            context: record.dn.clone(),
-            position: record.position,
-            digest: record.digest,
-            entries: record.entries,
-            time: jiff::Timestamp::from_millisecond(self.now)
-                .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-                .max(after),
-            lineage: record.lineage.digest(),
-        };
-        let signed = checkpoint.sign(&self.config.key);
+        let now = jiff::Timestamp::from_millisecond(self.now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let signed = Checkpoint::of(record, now.max(after)).sign(&self.config.key);
         self.tx.put(Table::Checkpoint, &key, &signed.to_bytes())?;
         Ok(Some(signed))
     }

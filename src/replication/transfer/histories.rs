@@ -63,15 +63,7 @@ pub fn key() -> SigningKey {
 }
 
 pub fn checkpoint(context: &ContextRecord) -> SignedCheckpoint {
-    let checkpoint = Checkpoint {
-        context: context.dn.clone(),
-        position: context.position,
-        digest: context.digest,
-        entries: context.entries,
-        time: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
-        lineage: context.lineage.digest(),
-    };
-    checkpoint.sign(&key())
+    Checkpoint::of(context, jiff::Timestamp::from_second(1_700_000_000).unwrap()).sign(&key())
 }
 
 pub fn new_store() -> MemoryStore {
