@@ -45,8 +45,10 @@ impl Reader<'_> {
         let home = self.scratch.join(self.name);
         let mut text = swapped
             .replace("/etc/bridgehead", &home.display().to_string())
-            .replace("127.0.0.1:10025", &format!("127.0.0.1:{}", self.listens))
-            .replace("127.0.0.1:25", &format!("127.0.0.1:{}", self.delivers));
+            // By way of a mark: a port such as 25100 begins like the one that is replaced next.
+            .replace("127.0.0.1:10025", "\0")
+            .replace("127.0.0.1:25", &format!("127.0.0.1:{}", self.delivers))
+            .replace('\0', &format!("127.0.0.1:{}", self.listens));
         // Without it, the file in /etc/bridgehead is meant.
         if !text.contains("--config") && !text.contains(" init ") {
             let option = format!(" --config {}/bridgehead.toml", home.display());
