@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::support::Record::{Address, Cname, Mx, ServFail, Silence};
+use crate::support::Record::{Address, Cname, Mx, Nothing, ServFail, ServFailAaaa, Silence};
 use crate::support::{Client, Dns, Record, Recorder, Reply, Scratch, Site, free_address, ordinary_message};
 
 /// A site that sends by MX to one port, which every exchanger of the test has.
@@ -169,11 +169,17 @@ fn domains_that_take_no_mail_or_do_not_exist_are_refused_for_good() {
         ("null.example", Mx(0, ".")),
         // Its address counts for nothing: RFC 7505, 3.
         ("null.example", Address(host(2))),
+        // Neither MX, A nor AAAA: RFC 5321, 5.1.
+        ("empty.example", Nothing),
+        ("alias.example", Cname("empty.example")),
+        ("dangling.example", Cname("missing.example")),
     ];
     let world = World::start("mx-refused", &zone);
     let exchanger = world.exchanger(2);
     world.refused("friend@null.example", 556, "5.1.10");
-    world.refused("friend@missing.example", 550, "5.1.2");
+    for domain in ["missing", "empty", "alias", "dangling"] {
+        world.refused(&format!("friend@{domain}.example"), 550, "5.1.2");
+    }
     assert!(exchanger.kept().is_empty());
 }
 
@@ -183,11 +189,15 @@ fn while_dns_has_no_answer_the_client_is_to_try_again() {
         ("broken.example", ServFail),
         ("silent.example", Silence),
         ("half.example", Mx(10, "silent.example")),
+        // It may have an address of IPv6, and no other.
+        ("unsure.example", ServFailAaaa),
+        // It has an exchanger, which is nowhere: the sender cannot know which of the two names is wrong.
+        ("astray.example", Mx(10, "missing.example")),
         ("dead.example", Mx(10, "nobody.example")),
         ("nobody.example", Address(host(4))),
     ];
     let world = World::start("mx-silent", &zone);
-    for domain in ["broken", "silent", "half", "dead"] {
+    for domain in ["broken", "silent", "half", "dead", "unsure", "astray"] {
         let before = Instant::now();
         world.refused(&format!("friend@{domain}.example"), 451, "4.");
         // Twice: the MX, then the host.

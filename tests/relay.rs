@@ -18,6 +18,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
+use crate::support::tool;
+
 /// A next hop that keeps every message as it came over the wire, with the number of its connection.
 #[derive(Clone, Default)]
 struct Hop {
@@ -29,7 +31,11 @@ type Kept = (usize, Vec<u8>);
 
 impl Hop {
     async fn start() -> (Hop, NextHopHost) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Hop::at("127.0.0.1:0").await
+    }
+
+    async fn at(address: &str) -> (Hop, NextHopHost) {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let hop = Hop::default();
         let kept = hop.clone();
@@ -96,11 +102,12 @@ impl Hop {
     }
 }
 
-struct Nobody;
+/// Takes what comes.
+struct Replication;
 
-impl Intercept for Nobody {
+impl Intercept for Replication {
     fn deliver(&self, _envelope: InterceptedEnvelope, _message: Vec<u8>) -> Delivery<'_> {
-        Box::pin(std::future::ready(Reply::new(550, None, "nobody")))
+        Box::pin(std::future::ready(Reply::new(250, None, "taken")))
     }
 }
 
@@ -134,7 +141,7 @@ async fn start(mut config: RelayConfig, listener: ListenerConfig, tls: ClientTls
     let bound = Listener::bind(&listener.address).await.unwrap();
     let address = bound.port().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let relay = Relay::with_tls(Arc::new(config), tls);
-    let service = Service::new(relay.clone(), Arc::new(Nobody), None);
+    let service = Service::new(relay.clone(), Arc::new(Replication), None);
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(serve(bound, listener, service, stopped));
     Running { address, relay, stop, serving }
@@ -326,6 +333,60 @@ async fn who_authenticated_before_starttls_is_forgotten() {
     assert_eq!(connections, [3], "1 and 3 were asked for their extensions, 2 and 4 authenticated");
 }
 
+/// In a network of its own, whose one address that is no loopback is as good as one far away.
+#[test]
+fn passwords_cross_no_network_in_the_clear() {
+    let script =
+        r#"PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && ip address add 192.0.2.1/32 dev lo && exec "$@""#;
+    tool("ip");
+    let run = std::process::Command::new(tool("unshare"))
+        .args(["--net", "sh", "-c", script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "relay::passwords_in_that_network"])
+        .output()
+        .unwrap();
+    let said = [run.stdout, run.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(
+        run.status.success() && said.contains("1 passed"),
+        "as root, with iproute2 and util-linux: {said}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "run by passwords_cross_no_network_in_the_clear"]
+async fn passwords_in_that_network() {
+    let files = tempfile::tempdir().unwrap();
+    let certificate = certificate(files.path(), ListenerTlsMode::Offered);
+    for (address, without_tls, passed) in
+        [("192.0.2.1:0", false, "454 4.7.0"), ("192.0.2.1:0", true, "235"), ("127.0.0.1:0", false, "235")]
+    {
+        let (_hop, host) = Hop::at(address).await;
+        let auth = Some(ListenerAuth { source: AuthSource::NextHop, required: true, without_tls });
+        let listener = ListenerConfig { tls: Some(certificate.tls.clone()), auth, ..tcp("tls") };
+        let relay = start(config(vec![NextHopConfig::to(host)]), listener, no_roots()).await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
+        client.say("STARTTLS", "220").await;
+        let connector = ClientTls::with_roots(certificate.roots.clone()).verify;
+        let plain = bridgehead::relay::stream::Plain::tcp(client.0.into_inner());
+        let stream = connector.connect("localhost".try_into().unwrap(), plain).await.unwrap();
+        let mut client = Client(BufReader::new(stream));
+        client.say("EHLO me", "250").await;
+        client.say("AUTH PLAIN AHRpbQBzZWNyZXQ=", passed).await;
+    }
+    // Nor does our own password.
+    for (address, reply) in [("192.0.2.1:0", "451 4.4.1"), ("127.0.0.1:0", "250")] {
+        let (_hop, host) = Hop::at(address).await;
+        let auth = Some(Credentials { user: "tim".into(), password: "secret".into() });
+        let next_hop = NextHopConfig { auth, ..NextHopConfig::to(host) };
+        let relay = start(config(vec![next_hop]), tcp("near"), no_roots()).await;
+        let mut client = relay.client().await;
+        client.say("EHLO me", "250").await;
+        client.say("MAIL FROM:<a@b.example>", "250").await;
+        client.say("RCPT TO:<c@d.example>", reply).await;
+    }
+}
+
 /// What a next hop, or somebody on the way, says in the clear behind its 220 is not taken for said under TLS.
 #[tokio::test]
 async fn replies_injected_before_the_handshake_with_a_next_hop_end_the_connection() {
@@ -368,7 +429,7 @@ async fn implicit_tls_and_new_certificates() {
     let bound = Listener::bind(&listener.address).await.unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], bound.port().unwrap()));
     let relay = Relay::with_tls(Arc::new(relay_config.clone()), no_roots());
-    let service = Service::new(relay.clone(), Arc::new(Nobody), None);
+    let service = Service::new(relay.clone(), Arc::new(Replication), None);
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(bound, listener, service.clone(), stopped));
     let connect = async |roots: rustls::RootCertStore| {
@@ -731,7 +792,9 @@ async fn each_message_has_one_line_by_which_it_can_be_traced() {
     let (hop, host) = Hop::start().await;
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hops = vec![NextHopConfig::to(NextHopHost::Address(dead)), NextHopConfig::to(host.clone())];
-    let relay = start(config(hops), tcp("near"), no_roots()).await;
+    let mut settings = config(hops);
+    settings.replication_mailboxes = vec!["directory@repl.example".parse().unwrap()];
+    let relay = start(settings, tcp("near"), no_roots()).await;
     let mut client = relay.client().await;
     client.say("EHLO me", "250").await;
     client.send(b"text\r\n").await;
@@ -752,8 +815,13 @@ async fn each_message_has_one_line_by_which_it_can_be_traced() {
     client.expect("250").await;
     client.expect("250").await;
     client.say("RSET", "250").await;
+    client
+        .say("MAIL FROM:<a@b.example>\r\nRCPT TO:<directory@repl.example>\r\nBDAT 6 LAST\r\ntext", "250")
+        .await;
+    client.expect("250").await;
+    client.expect("250").await;
 
-    let lines = log.await_messages(4).await;
+    let lines = log.await_messages(5).await;
     let manual = include_str!("../contrib/man/bridgehead.toml.5");
     for line in &lines {
         let event = line["event"].as_str().unwrap();
@@ -765,7 +833,13 @@ async fn each_message_has_one_line_by_which_it_can_be_traced() {
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     assert_eq!(
         events,
-        ["message-relayed", "message-not-relayed", "message-broken-off", "message-broken-off"]
+        [
+            "message-relayed",
+            "message-not-relayed",
+            "message-broken-off",
+            "message-broken-off",
+            "message-intercepted"
+        ]
     );
     let first = &lines[0];
     let id = first["id"].as_str().unwrap();
@@ -782,6 +856,10 @@ async fn each_message_has_one_line_by_which_it_can_be_traced() {
     assert_eq!((&first["recipients"], &first["octets"]), (&1.into(), &6.into()));
     assert_eq!(lines[1]["recipients"], 2);
     assert!(lines[1]["reply"].as_str().unwrap().starts_with("554 5.6.0"), "{}", lines[1]);
+    let last = &lines[4];
+    for (field, value) in [("to", "directory@repl.example"), ("next_hop", ""), ("reply", "250 taken")] {
+        assert_eq!(last[field], value, "{last}");
+    }
     assert!(lines.iter().all(|line| line["trace"].as_str().unwrap().starts_with("bh-")));
     assert_ne!(lines[1]["id"], first["id"]);
 }

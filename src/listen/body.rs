@@ -36,7 +36,7 @@ use crate::smtp::header::HeaderScan;
 
 /// A message on its way through.
 pub struct Passage {
-    /// Taken from the transaction: dropped half-way, the connection closes, and no half message is delivered.
+    /// Taken from the transaction; see [`Passage::let_go`].
     pub lease: Option<Lease>,
     /// Octets to go before the next stretch: first our trace field.
     pub head: Vec<u8>,
@@ -48,6 +48,8 @@ pub struct Passage {
     pub spoiled: Option<Reply>,
     /// The end of data has gone to the next hop.
     pub ended: bool,
+    /// The next hop waits for octets of the message, so that no command would be taken for one.
+    pub open: bool,
     /// It goes to the next hop by BDAT.
     pub in_chunks: bool,
     pub octets: u64,
@@ -79,6 +81,7 @@ impl Passage {
             copy: transaction.intercepts().then(Vec::new),
             spoiled: None,
             ended: false,
+            open: true,
             in_chunks: false,
             octets: 0,
             header: HeaderScan::default(),
@@ -97,13 +100,25 @@ impl Passage {
 
     pub fn spoil_with(&mut self, reply: Reply) {
         self.spoiled.get_or_insert(reply);
-        self.lease = None;
+        self.let_go();
         self.copy = None;
+    }
+
+    /// Takes the message back. Where the next hop waits for a command its connection stays usable behind a RSET; where it
+    /// waits for more of the message the connection closes, since no half message is to be delivered.
+    pub fn let_go(&mut self) {
+        if let Some(mut lease) = self.lease.take()
+            && !self.open
+            && lease.connection.expected() == 0
+        {
+            lease.connection.set_needs_reset(true);
+            lease.release();
+        }
     }
 
     /// The connection failed or spoke out of turn in the middle of the message.
     pub fn next_hop_failed(&mut self, session: &Session, error: &ConnectionError) {
-        if let Some(lease) = &self.lease {
+        if let Some(lease) = self.lease.take() {
             lease.failed(error);
         }
         warn!(target: "bridgehead::relay", %error, "next hop failed during a message");

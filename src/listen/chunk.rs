@@ -48,7 +48,7 @@ impl Session {
         let limits = self.settings.config.limits.clone();
         if octets > limits.message_bytes_max {
             if let Some(mut chunks) = self.chunks.take() {
-                chunks.hear(self, true).await;
+                chunks.hear(self).await;
             }
             // Nothing says that so many octets would ever come to an end.
             return self.refuse(Refusal::MessageTooLarge).and(Err(End::Said));
@@ -85,7 +85,7 @@ impl Session {
         while left > 0 {
             if self.input.is_empty() {
                 // A client may wait for the replies to former chunks before it goes on.
-                chunks.hear(self, false).await;
+                chunks.hear(self).await;
                 self.flush().await?;
                 self.await_data(if left > 2048 { DATA_BUFFER_BYTES } else { 4096 }).await?;
                 if chunks.passage.is_too_slow(self) {
@@ -131,6 +131,7 @@ impl Session {
         let in_chunks = lease.as_ref().is_some_and(|lease| self.passes_chunks(lease));
         let mut passage = Passage::new(self, transaction, lease);
         passage.in_chunks = in_chunks;
+        passage.open = !in_chunks;
         Ok(Some(Box::new(Chunks {
             passage,
             line_ends: (!binary).then(|| LineEndScanner::new(line_bytes_max)),
@@ -159,14 +160,7 @@ impl Session {
         let Some(mut chunks) = self.chunks.take() else { return };
         chunks.passage.log_broken(self);
         self.grammar.end_of_data();
-        if chunks.stuffer.is_none()
-            && let Some(mut lease) = chunks.passage.lease.take()
-            && lease.connection.expected() == 0
-        {
-            // Between chunks RSET is in its place.
-            lease.connection.set_needs_reset(true);
-            lease.release();
-        }
+        chunks.passage.let_go();
     }
 
     /// Whether the client pipelined a chunk that is not the last, so that the reply to the one before may wait.
@@ -184,11 +178,12 @@ impl Chunks {
     /// Makes the BDAT command of the next hop: it counts our trace field with the first chunk.
     async fn announce(&mut self, session: &mut Session, octets: u64, last: bool) {
         if self.passage.octets.saturating_add(octets) > session.settings.config.limits.message_bytes_max {
+            self.hear(session).await;
             self.passage.spoil(session, Refusal::MessageTooLarge);
         }
         if last {
             // What the next hop refused already must not be ended as if it were whole.
-            self.hear(session, true).await;
+            self.hear(session).await;
         }
         if self.stuffer.is_some() || self.passage.lease.is_none() || (octets == 0 && !last) {
             return;
@@ -261,37 +256,38 @@ impl Chunks {
             && octets > 0
         {
             lease.connection.expect_reply();
+            self.passage.open = false;
             let pipelines = lease.connection.extensions().pipelining;
             self.unanswered.push(octets);
             if !(pipelines && self.unanswered.len() < UNANSWERED_MAX && session.chunk_follows()) {
-                self.hear(session, true).await;
+                self.hear(session).await;
             }
             return;
         }
-        self.hear(session, true).await;
+        self.hear(session).await;
         session.say(&self.passage.spoiled.clone().unwrap_or_else(|| received(octets)));
     }
 
     /// Answers the chunks whose replies the next hop owes. Its first refusal holds for all that come behind.
-    /// `between`: no octet of a further chunk was sent.
-    async fn hear(&mut self, session: &mut Session, between: bool) {
+    async fn hear(&mut self, session: &mut Session) {
         for octets in std::mem::take(&mut self.unanswered) {
-            self.read_reply(session, between).await;
+            self.read_reply(session).await;
             session.say(&self.passage.spoiled.clone().unwrap_or_else(|| received(octets)));
         }
     }
 
     /// Reads one reply to a chunk. One that is not positive spoils the message.
-    async fn read_reply(&mut self, session: &Session, between: bool) {
+    async fn read_reply(&mut self, session: &Session) {
         let Some(lease) = &mut self.passage.lease else { return };
         match lease.connection.expected_reply(session.settings.config.limits.reply_timeout).await {
             Ok(reply) if reply.is_positive() => {}
-            Ok(reply) if reply.is_intermediate() => self.passage.spoil(session, Refusal::NextHopEarly),
+            Ok(reply) if reply.is_intermediate() => {
+                self.passage.lease = None;
+                self.passage.spoil(session, Refusal::NextHopEarly);
+            }
             Ok(reply) => {
-                let whole = between && lease.connection.expected() == 0 && reply.code() != 421;
-                if let Some(mut lease) = self.passage.lease.take().filter(|_| whole) {
-                    lease.connection.set_needs_reset(true);
-                    lease.release();
+                if reply.code() == 421 {
+                    self.passage.lease = None;
                 }
                 self.passage.spoil_with(transient(&reply));
             }
@@ -309,7 +305,8 @@ impl Chunks {
         let Some(stuffer) = &mut self.stuffer else {
             if let (Some(lease), false) = (&mut self.passage.lease, self.passage.tail.is_empty()) {
                 lease.connection.expect_reply();
-                self.read_reply(session, true).await;
+                self.passage.open = false;
+                self.read_reply(session).await;
             }
             return;
         };

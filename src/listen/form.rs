@@ -79,6 +79,7 @@ pub async fn send(
     if finish && lease.connection.has_unasked() {
         return Err(lease.connection.unasked().await);
     }
+    passage.open = true;
     lease.connection.send_body(&passage.head, wire, limits.reply_timeout).await?;
     passage.head.clear();
     passage.ended = finish;

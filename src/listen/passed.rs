@@ -12,8 +12,9 @@
 //!   of their own cannot pass a third party and are not offered.
 //!
 //! FAILURE
-//!   454 where no next hop can be reached or it would get the exchange in the clear; 421 at the next MAIL when it was lost
-//!   later, since only the client can authenticate again.
+//!   454 where no next hop can be reached or it would get the exchange in the clear. When the connection is lost later, the
+//!   next command but QUIT is answered with 421, since only the client can authenticate again. A message that is refused in
+//!   its middle costs the connection if it goes as DATA, which only its end or that of the connection ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 use super::refusal::Refusal;
 use super::session::{End, Flow, Session};
 use crate::relay::connection::ConnectionError;
+use crate::relay::dial::may_carry_password;
 use crate::relay::next_hop::{Lease, NextHop, Owned};
 use crate::route::Onward;
 use crate::smtp::{Extensions, Reply};
@@ -42,7 +44,7 @@ impl Authenticated {
         self.connection.take(&self.next_hop)
     }
 
-    pub fn is_alive(&self) -> bool {
+    fn is_alive(&self) -> bool {
         self.connection.is_quiet()
     }
 
@@ -54,6 +56,11 @@ impl Authenticated {
 }
 
 impl Session {
+    /// Whether the client authenticated on a connection that is gone. Not during a transaction, which may have it.
+    pub(super) fn has_lost_authentication(&self) -> bool {
+        self.authenticated.as_ref().is_some_and(|own| !own.is_alive())
+    }
+
     /// The mechanisms that the default route's next hop offers and that can pass us.
     pub(super) async fn passed_mechanisms(&self) -> String {
         let Some(onward) = self.settings.routes.default_onward() else { return String::new() };
@@ -87,8 +94,8 @@ impl Session {
         if !passable(lease.connection.extensions()).split(' ').any(|offered| offered == mechanism) {
             return self.refuse(Refusal::AuthMechanism);
         }
-        let in_clear = self.listener.auth.as_ref().is_some_and(|auth| auth.without_tls);
-        if !(lease.connection.is_tls() || lease.connection.is_near() || in_clear) {
+        let allowed = self.listener.auth.as_ref().is_some_and(|auth| auth.without_tls);
+        if !may_carry_password(lease.connection.is_tls(), lease.connection.is_near(), allowed) {
             warn!(target: "bridgehead::session", next_hop = %lease.next_hop.config.host, "AUTH would go on in the clear");
             return self.refuse(Refusal::AuthUnavailable);
         }

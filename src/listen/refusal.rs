@@ -201,7 +201,9 @@ impl Refusal {
             }
             Refusal::UnknownRecipient => say(550, 1, 1, "No such address in the directory"),
             Refusal::NoRoute => say(550, 1, 2, "No address space covers this domain"),
-            Refusal::NoSuchDomain => say(550, 1, 2, "The domain does not exist"),
+            Refusal::NoSuchDomain => {
+                say(550, 1, 2, "The domain does not exist, or has neither MX nor address")
+            }
             Refusal::NullMx => say(556, 1, 10, "The domain takes no mail (null MX)"),
             Refusal::NeedsSmtpUtf8 => say(553, 6, 7, "This address needs the SMTPUTF8 parameter"),
             Refusal::NeedsTls => say(530, 7, 0, "Must issue a STARTTLS command first"),
@@ -278,9 +280,12 @@ impl Refusal {
             Refusal::Internal => say(451, 3, 0, "Local trouble; try again later"),
             Refusal::TlsUnavailable => say(454, 7, 0, "TLS not available due to temporary reason"),
             Refusal::AuthUnavailable => say(454, 7, 0, "Temporary authentication failure"),
-            Refusal::AuthLost => {
-                say(421, 4, 2, "The next hop that authenticated you was lost; authenticate again; closing")
-            }
+            Refusal::AuthLost => say(
+                421,
+                4,
+                2,
+                "The connection to the next hop on which you authenticated has ended; authenticate again; closing",
+            ),
         }
     }
 }

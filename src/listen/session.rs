@@ -208,6 +208,12 @@ impl Session {
                 return self.refuse(error.into()).and(if fatal { Err(End::Said) } else { Ok(()) });
             }
         };
+        // Only the client can authenticate again, and only in another session. QUIT needs no next hop; the octets of a chunk
+        // have to be consumed.
+        let ends_by_itself = matches!(command, Command::Quit | Command::Bdat(..));
+        if self.transaction.is_none() && !ends_by_itself && self.has_lost_authentication() {
+            return self.refuse(Refusal::AuthLost).and(Err(End::Said));
+        }
         let between_chunks =
             matches!(command, Command::Bdat(..) | Command::Rset | Command::Noop | Command::Quit);
         if self.chunks.is_some() && !between_chunks {

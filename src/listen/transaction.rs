@@ -101,9 +101,6 @@ impl Session {
         if let Some(refusal) = self.precondition() {
             return self.refuse(refusal);
         }
-        if self.authenticated.as_ref().is_some_and(|own| !own.is_alive()) {
-            return self.refuse(Refusal::AuthLost).and(Err(End::Said));
-        }
         self.settings = self.service.relay.settings();
         let checked = MailParameters::parse(parameters).map_err(Refusal::from).and_then(|parameters| {
             self.check_mail(&path, &parameters)?;

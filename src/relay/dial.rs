@@ -34,7 +34,7 @@ pub enum DialError {
     Ourselves,
     #[error("no address for {0}")]
     NoAddress(String),
-    #[error("the domain {0} does not exist")]
+    #[error("the domain {0} does not exist, or has neither MX nor address")]
     NoDomain(String),
     #[error("the domain {0} takes no mail")]
     NullMx(String),
@@ -93,7 +93,7 @@ async fn open(
     }
     connection.set_near(near);
     if let Some(credentials) = &hop.auth {
-        if !connection.is_tls() && !near {
+        if !may_carry_password(connection.is_tls(), near, false) {
             return Err(DialError::AuthInClear);
         }
         authenticate(&mut connection, credentials, patience).await?;
@@ -213,6 +213,11 @@ fn server_name(host: &NextHopHost) -> ServerName<'static> {
     }
 }
 
+/// Whether a password may go to a next hop: under TLS, to one on this machine (`near`), or where the configuration says so.
+pub fn may_carry_password(tls: bool, near: bool, allowed: bool) -> bool {
+    tls || near || allowed
+}
+
 async fn authenticate(
     connection: &mut Connection,
     credentials: &Credentials,
@@ -239,4 +244,25 @@ async fn authenticate(
         return Err(DialError::NoAuth);
     };
     if reply.code() == 235 { Ok(()) } else { Err(DialError::Refused { command: "AUTH", reply }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_goes_in_the_clear_neither_far_nor_unasked() {
+        for (tls, near, allowed, may) in [
+            (false, false, false, false),
+            (false, false, true, true),
+            (false, true, false, true),
+            (false, true, true, true),
+            (true, false, false, true),
+            (true, false, true, true),
+            (true, true, false, true),
+            (true, true, true, true),
+        ] {
+            assert_eq!(may_carry_password(tls, near, allowed), may, "{tls} {near} {allowed}");
+        }
+    }
 }

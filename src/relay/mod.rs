@@ -249,6 +249,18 @@ impl Relay {
         }
     }
 
+    /// Closes connections that were idle for too long and forgets mail exchangers that nobody writes to: they come and go
+    /// with the domains. Configured next hops stay, and so does who is backed off, until that is over.
+    fn sweep(&self) {
+        let settings = self.settings();
+        let idle_max = settings.config.limits.pool_idle;
+        self.hops().retain(|config, hop| {
+            let idle = hop.sweep(idle_max);
+            let in_use = idle > 0 || Arc::strong_count(hop) > 1;
+            in_use || hop.is_backed_off() || settings.next_hops.contains(config)
+        });
+    }
+
     /// Closes idle connections.
     pub fn close_idle(&self) {
         for hop in self.hops().values() {
@@ -273,19 +285,38 @@ impl Settings {
     }
 }
 
-/// Closes connections that were idle for too long, while the relay lives.
+/// Sweeps while the relay lives.
 async fn tend(relay: Weak<Relay>) {
     loop {
         tokio::time::sleep(TEND_EVERY).await;
         let Some(relay) = relay.upgrade() else { return };
-        let settings = relay.settings();
-        let idle_max = settings.config.limits.pool_idle;
-        // Mail exchangers come and go with the domains that are written to; configured next hops stay.
-        relay.hops().retain(|config, hop| {
-            let idle = hop.sweep(idle_max);
-            idle > 0 || Arc::strong_count(hop) > 1 || settings.next_hops.contains(config)
-        });
+        relay.sweep();
     }
 }
 
 const TEND_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::relay::{RelayLimits, RouteConfig};
+
+    #[test]
+    fn an_exchanger_that_is_backed_off_is_remembered_until_that_is_over() {
+        let by_mx = NextHopConfig::to(NextHopHost::Mx(25));
+        let pause = Duration::from_millis(200);
+        let limits = RelayLimits { back_off_min: pause, back_off_max: pause, ..RelayLimits::default() };
+        let routes = vec![RouteConfig::default_to(by_mx)];
+        let relay = Relay::new(Arc::new(RelayConfig { routes, limits, ..RelayConfig::default() }));
+        let exchanger = |name: &str| Arc::new(NextHopConfig::to(NextHopHost::Name(name.into(), 25)));
+        let (dead, idle) = (exchanger("dead.example"), exchanger("idle.example"));
+        relay.next_hop(&idle);
+        relay.next_hop(&dead).failed(&relay.settings().config.limits);
+        relay.sweep();
+        assert!(!relay.hops().contains_key(&idle));
+        assert!(relay.next_hop(&dead).is_backed_off(), "the next message would wait for it again");
+        std::thread::sleep(pause);
+        relay.sweep();
+        assert!(relay.hops().is_empty(), "nobody asked for it since");
+    }
+}

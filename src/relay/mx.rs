@@ -4,8 +4,8 @@
 //!   RFC 5321 section 5.1 (order, at random among equals, implicit MX, not to ourselves), RFC 7505 (null MX).
 //!
 //! FAILURE
-//!   A domain that does not exist or takes no mail is the sender's fault; everything else that DNS can do is
-//!   temporary.
+//!   A domain that does not exist, has neither MX nor address or takes no mail is the sender's fault, where DNS says so;
+//!   everything else that DNS can do is temporary.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
@@ -68,9 +68,26 @@ impl MailExchangers {
                 order(domain, records, own)
             }
             Ok(Err(error)) if error.is_nx_domain() => Err(DialError::NoDomain(domain.to_owned())),
-            Ok(Err(error)) if error.is_no_records_found() => Ok(vec![domain.to_owned()]),
+            Ok(Err(error)) if error.is_no_records_found() => self.implicit(domain, patience).await,
             Ok(Err(error)) => Err(DialError::NoAddress(format!("{domain}: {error}"))),
         }
+    }
+
+    /// Without MX a domain is its own exchanger, if it is a host at all. Only what DNS says for certain counts against
+    /// it, and not where the system knows better (`/etc/hosts`).
+    async fn implicit(&self, domain: &str, patience: Duration) -> Result<Vec<String>, DialError> {
+        let resolver = self.resolver()?;
+        let absolute = format!("{domain}.");
+        let asked =
+            async { tokio::join!(resolver.ipv4_lookup(&*absolute), resolver.ipv6_lookup(&*absolute)) };
+        let no_host = match tokio::time::timeout(patience, asked).await {
+            Ok((Err(v4), Err(v6))) => v4.is_no_records_found() && v6.is_no_records_found(),
+            _ => false,
+        };
+        if no_host && (!self.servers.is_empty() || self.addresses(domain, 0).await.is_err()) {
+            return Err(DialError::NoDomain(domain.to_owned()));
+        }
+        Ok(vec![domain.to_owned()])
     }
 
     /// The addresses of a host, to be tried in order. The system's way of finding them (`/etc/hosts`, `nsswitch.conf`)

@@ -16,8 +16,12 @@ pub enum Record {
     /// A or AAAA.
     Address(IpAddr),
     Cname(&'static str),
+    /// It exists, and has no record.
+    Nothing,
     /// Every question about it is answered with SERVFAIL.
     ServFail,
+    /// Its addresses of IPv6 are.
+    ServFailAaaa,
     /// No question about it is answered.
     Silence,
 }
@@ -76,7 +80,9 @@ fn answer(question: &[u8], zone: &Zone) -> Option<Vec<u8>> {
             code = NOERROR;
             let (kind, data) = match record {
                 Record::Silence => return None,
-                Record::ServFail => {
+                Record::Nothing => continue,
+                Record::ServFailAaaa if asked != AAAA => continue,
+                Record::ServFail | Record::ServFailAaaa => {
                     code = SERVFAIL;
                     break 'alias;
                 }
