@@ -5,8 +5,10 @@ use bridgehead::replication::engine::quarantine::kept;
 use bridgehead::replication::engine::{Header, Input};
 
 use super::cases::{names, two_equal_sites};
-use super::knobs::Knobs;
+use super::faults::Sabotage;
+use super::knobs::{Knobs, Topology};
 use super::site::Crash;
+use super::staff::Act;
 use super::world::{DAY, HOUR, World};
 
 /// F11, F20: a transfer that deletes too much waits for the operator.
@@ -156,4 +158,32 @@ fn verify_finds_and_repairs_only_what_differs() {
     world.run(world.now + HOUR, |_| false);
     assert!(world.mails.len() - mails <= 8, "{} messages", world.mails.len() - mails);
     assert!(world.bytes - bytes < 40_000, "{} bytes", world.bytes - bytes);
+}
+
+/// What is held does not have its own digest, though its record says so; a full load of many parts puts it right.
+#[test]
+fn verify_replaces_what_does_not_have_its_digest() {
+    let mut world = two_equal_sites(|knobs| (knobs.bulk, knobs.part_bytes_max) = (800, 16 << 10));
+    world.traffic.lawless = true;
+    world.spoiled = true;
+    Sabotage::SkippedDigest.after_apply(&mut world.sites[1]);
+    let posted = world.parts_posted.0;
+    world.input(1, Input::Verify { site: Some("s0".into()) }, Crash::No);
+    world.run(world.now + DAY, |_| false);
+    assert!(world.parts_posted.0 > posted + 2, "many parts");
+    assert_eq!(world.observers.audit(&world.sites[1]), None);
+    assert!(world.equal());
+    assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
+/// On a link in one direction nothing is due for a naming context that is not there any more.
+#[test]
+fn a_purge_leaves_nothing_due_on_a_link_in_one_direction() {
+    let knobs = Knobs { sites: 3, topology: Topology::Star, one_way: true, ..Knobs::calm() };
+    let mut world = World::new(1, knobs);
+    world.run(world.now + DAY, |_| false);
+    assert!(world.observers.holds(2, 1, "ou=s1,o=Example"), "the hub passes it on");
+    world.operate(0, Act::Detach { site: 1, purge: true });
+    // Longer than until everything is repeated; the world fails where it does not come to rest.
+    world.run(world.now + 8 * DAY, |_| false);
 }

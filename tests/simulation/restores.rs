@@ -55,6 +55,25 @@ fn an_empty_store_is_filled_again() {
     assert!(world.run(world.now + DAY, full));
 }
 
+/// A change waits at the partner for what it is based on, which nobody has any more.
+#[test]
+fn what_waits_for_a_lost_base_goes_when_its_sender_has_lost_it_too() {
+    let mut world = World::new(1, Knobs { commits: 0, ..Knobs::calm() });
+    world.run(world.now + HOUR, |_| false);
+    let backup = world.sites[0].store.clone();
+    world.knobs.loss = 100;
+    world.work(0, 0);
+    world.run(world.now + 3_000, |_| false);
+    world.knobs.loss = 0;
+    world.work(0, 0);
+    world.run(world.now + 6_000, |_| false);
+    assert!(world.observers.leftovers(&world.sites[1..]).is_some(), "the second change waits for the first");
+    restore(&mut world, 0, &backup);
+    world.run(world.now + 13 * HOUR, |_| false);
+    assert_eq!(world.sites[0].own().position.usn, 0);
+    assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
 /// F9.
 #[test]
 fn a_master_from_a_backup_takes_back_what_it_lost() {

@@ -8,8 +8,8 @@
 use super::Event;
 use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
-use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
+use crate::directory::{Position, StoreError};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, Outgoing};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
@@ -47,10 +47,14 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Once both hold the same, parts that are still kept lead where we are already.
+    /// A site that is not ahead of us, by its own word, completes nothing of what it has begun to send; nor is
+    /// completed what is not taken from it any more. So parts that are still kept go.
     fn tidy(&mut self, partner: &Partner, peer: &mut Peer, link: &mut Link) -> Result<(), StoreError> {
         let record = self.context(&link.context).cloned();
-        if link.theirs.is_none() || record.as_ref().and_then(point) != link.theirs {
+        let passed = |at: &Position| record.as_ref().is_some_and(|record| record.is_on_history(at));
+        let wants = link.wants_whole() || link.verify_at.is_some();
+        let comes = link.theirs.is_some_and(|(position, _)| wants || !passed(&position));
+        if comes && self.takes(partner, &link.context) {
             return Ok(());
         }
         // What waited for the operator came another way, or is not wanted any more.
