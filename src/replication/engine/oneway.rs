@@ -5,9 +5,9 @@
 //!   naming context every [`Timing::repeat`](super::Timing), so that a loss heals by itself. The
 //!   receiving side is an ordinary one whose schedule is `never`.
 
-use super::config::Partner;
+use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
-use crate::directory::StoreError;
+use crate::directory::{ContextRecord, StoreError};
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Flight, Millis, Peer};
@@ -21,10 +21,13 @@ impl Turn<'_> {
         peer.answered = true;
         peer.hello_at = None;
         let repeat = millis(self.config.timing.repeat);
-        for record in &self.contexts {
-            if !self.sends(partner, record) || point(record).is_none() {
-                continue;
-            }
+        let sent = |record: &&ContextRecord| self.sends(partner, record) && point(record).is_some();
+        let sent: Vec<&ContextRecord> = self.contexts.iter().filter(sent).collect();
+        for link in &mut peer.links {
+            let is_sent = sent.iter().any(|record| same_context(&record.dn.to_string(), &link.context));
+            link.repeat_at = link.repeat_at.filter(|_| is_sent);
+        }
+        for record in sent {
             let link = peer.link(&record.dn.to_string());
             link.wanted = true;
             if link.repeat_at.is_none_or(|at| at <= self.now) && link.chain.is_empty() {
