@@ -193,6 +193,8 @@ impl Recipient {
         let (subject, detail) = self.status.map_or((0, 0), |Status(_, subject, detail)| (subject, detail));
         match (subject, detail) {
             (2, 3) | (3, 4) => Cause::TooLarge,
+            // Said with 552 as well.
+            (2, 2) => Cause::MailboxUnavailable,
             _ if says(&["552 ", "too large", "too big", "size limit", "exceeds", "message size"]) => {
                 Cause::TooLarge
             }
@@ -266,6 +268,7 @@ mod tests {
         };
         assert_eq!(cause(Some(Status(5, 3, 4)), ""), Cause::TooLarge);
         assert_eq!(cause(Some(Status(5, 0, 0)), "552 Message size exceeds fixed limit"), Cause::TooLarge);
+        assert_eq!(cause(Some(Status(5, 2, 2)), "552 mailbox full"), Cause::MailboxUnavailable);
         assert_eq!(cause(Some(Status(5, 1, 1)), ""), Cause::NoSuchMailbox);
         assert_eq!(cause(Some(Status(4, 4, 1)), "connect timed out"), Cause::Unreachable);
         assert_eq!(cause(Some(Status(5, 7, 1)), ""), Cause::Refused);

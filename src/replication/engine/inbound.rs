@@ -6,6 +6,7 @@
 //!   So an old message, replayed, can cost a little mail, never state.
 
 use super::apply::Received;
+use super::compose::PART_BYTES_MIN;
 use super::turn::{Turn, sooner};
 use super::{BounceStatus, Event, Header, Outcome, Output, Refusal};
 use crate::directory::StoreError;
@@ -144,10 +145,11 @@ impl Turn<'_> {
         enhanced: &str,
         text: &str,
     ) -> Result<(), StoreError> {
-        let status = match reply {
-            552 => BounceStatus::TooLarge,
-            _ if enhanced == "5.3.4" || enhanced == "5.2.3" => BounceStatus::TooLarge,
-            400..500 => BounceStatus::Delayed,
+        let status = match (reply, enhanced) {
+            (_, "5.3.4" | "5.2.3") => BounceStatus::TooLarge,
+            // 552 is said of a full mailbox as well; smaller mail does not help there.
+            (552, enhanced) if enhanced != "5.2.2" => BounceStatus::TooLarge,
+            (400..500, _) => BounceStatus::Delayed,
             _ => BounceStatus::Failed,
         };
         self.troubled(to, mail, status, TroubleKind::Refused, enhanced, text)
@@ -191,8 +193,11 @@ impl Turn<'_> {
         peer.trouble = Some(Trouble { kind, since, text: text.clone() });
         self.event(Event::Bounced { site: to.to_owned(), status, enhanced: enhanced.to_owned(), text });
         match status {
-            BounceStatus::TooLarge => self.halve_parts(partner, &mut peer, mail)?,
-            BounceStatus::Delayed | BounceStatus::Failed => {
+            BounceStatus::TooLarge if self.part_limit(partner, &peer) > PART_BYTES_MIN => {
+                self.halve_parts(partner, &mut peer, mail)?;
+            }
+            // What is too large at the least size is tried again like anything else, not at once.
+            BounceStatus::TooLarge | BounceStatus::Delayed | BounceStatus::Failed => {
                 let again = self.now + millis(self.config.timing.retry_min);
                 if !peer.links.iter().all(|link| link.chain.is_empty()) {
                     peer.retry_at = Some(peer.retry_at.map_or(again, |at| at.min(again.max(self.now))));
@@ -206,3 +211,7 @@ impl Turn<'_> {
 
 /// A number this far ahead of our clock, in milliseconds, was never ours: ten years.
 const CLOCK_AHEAD_MAX: u64 = 10 * 366 * 86_400_000;
+
+#[cfg(test)]
+#[path = "trouble_tests.rs"]
+mod tests;
