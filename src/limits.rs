@@ -124,6 +124,11 @@ pub const HOLD_DELETIONS_PERCENT: u8 = 30;
 /// Commits of a naming context of which it is remembered what they touched.
 pub const LOG_COMMITS: u64 = 100_000;
 
+/// Octets of kept copies of messages that took no effect, unless configured otherwise: a message of default parts is kept
+/// whole, and so is one of several times that.
+pub const QUARANTINE_BYTES: u64 = 64 << 20;
+pub const QUARANTINE_BYTES_MIN: u64 = 1 << 20;
+
 /// Octets of one part on a link, unless configured otherwise: well below any mail server's usual limit.
 pub const PART_BYTES_DEFAULT: u64 = 512 << 10;
 
@@ -134,6 +139,7 @@ pub const FORMER_KEYS: std::time::Duration = std::time::Duration::from_secs(30 *
 pub const PART_BYTES_MIN: usize = 16 << 10;
 
 const _: () = assert!(PART_BYTES_MIN < REPLICATION_MESSAGE_BYTES_MAX);
+const _: () = assert!(PART_BYTES_DEFAULT * 2 < QUARANTINE_BYTES / 8);
 const _: () = assert!(PATH_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(COMMAND_BUFFER_BYTES <= COMMAND_BYTES_MAX && COMMAND_BYTES_MAX <= DATA_BUFFER_BYTES);
 const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::control::conversation;
 use crate::control::inspect as looking;
 use crate::control::operation::{Operation, Word};
-use crate::replication::engine::quarantine::{Kept, kept};
+use crate::replication::engine::quarantine::{self, Kept, kept};
 
 /// A copy as listed; the field names are those of `--json` and stay.
 #[derive(Serialize)]
@@ -43,7 +43,7 @@ impl Listed {
             from: if copy.site.is_empty() { "<>".to_owned() } else { copy.site.clone() },
             kind: if copy.proved { "message" } else { "mail" },
             bytes: copy.bytes,
-            kept: copy.payload.len() as u64,
+            kept: copy.kept,
             reason: copy.reason.clone(),
         }
     }
@@ -57,8 +57,9 @@ pub fn list(json: bool, file: &Path) -> Result<u8, Failure> {
             return writeln!(out, "nothing is kept: all that was received was applied, or led nowhere new");
         }
         for copy in &copies {
-            let Listed { id, at, from, kind, bytes, reason, .. } = copy;
-            writeln!(out, "{id}  {at}  {kind} from {from}, {bytes} octets\n    {reason}")?;
+            let Listed { id, at, from, kind, bytes, kept, reason } = copy;
+            let cut = if kept < bytes { format!(", the first {kept} kept") } else { String::new() };
+            writeln!(out, "{id}  {at}  {kind} from {from}, {bytes} octets{cut}\n    {reason}")?;
         }
         writeln!(out, "`bridgehead quarantine show COPY` looks into one")
     })?;
@@ -70,7 +71,7 @@ pub fn show(name: &str, raw: bool, json: bool, file: &Path) -> Result<u8, Failur
     let copy = find(&config, name)?;
     if raw {
         let mut out = io::stdout().lock();
-        out.write_all(&copy.payload)
+        out.write_all(&payload(&config, &copy)?)
             .and_then(|()| out.flush())
             .or_fail(IO, || "standard output".to_owned())?;
         return Ok(OK);
@@ -95,8 +96,8 @@ pub fn show(name: &str, raw: bool, json: bool, file: &Path) -> Result<u8, Failur
         false => {
             // A mail that was cut, or still does not open, says so itself.
             let key = site::read_key(&config)?;
-            let seen =
-                view(&config, |read| Ok(looking::inspect(&config, &key, read, &copy.payload, LINES_SHOWN)))?;
+            let mail = payload(&config, &copy)?;
+            let seen = view(&config, |read| Ok(looking::inspect(&config, &key, read, &mail, LINES_SHOWN)))?;
             match seen {
                 Ok(seen) => {
                     println!("  it opens now; it would change:");
@@ -114,7 +115,7 @@ pub fn release(name: &str, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let copy = find(&config, name)?;
     if !copy.is_whole() {
-        let message = format!("only the first {} of its {} octets are kept", copy.payload.len(), copy.bytes);
+        let message = format!("only the first {} of its {} octets are kept", copy.kept, copy.bytes);
         return Err(Failure::new(DATA, message));
     }
     if copy.proved {
@@ -124,8 +125,9 @@ pub fn release(name: &str, file: &Path) -> Result<u8, Failure> {
     let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? else {
         return Err(Failure::new(UNAVAILABLE, "the daemon does not run; `bridgehead run` starts it"));
     };
+    let mail = payload(&config, &copy)?;
     let deliver = Operation::Deliver { mailbox: None };
-    let answer = daemon.ask(&deliver, Some(&mut &copy.payload[..]), &mut io::stdout(), &mut io::stderr());
+    let answer = daemon.ask(&deliver, Some(&mut &mail[..]), &mut io::stdout(), &mut io::stderr());
     match answer.or_fail(TRY_AGAIN, || "the daemon".to_owned())? {
         OK => say(&config, &Word::Forget { ids: vec![copy.id] }),
         status => Ok(status),
@@ -145,6 +147,10 @@ pub fn delete(names: &[String], every: bool, file: &Path) -> Result<u8, Failure>
 
 fn all(config: &Config) -> Result<Vec<Kept>, Failure> {
     view(config, |read| kept(read).or_fail(TRY_AGAIN, || "the store".to_owned()))
+}
+
+fn payload(config: &Config, copy: &Kept) -> Result<Vec<u8>, Failure> {
+    view(config, |read| quarantine::payload(read, copy).or_fail(TRY_AGAIN, || "the store".to_owned()))
 }
 
 /// The copy whose name begins so, if there is just one.

@@ -235,7 +235,18 @@ pub fn all() -> Vec<Bound> {
             Amount::Percent(limits::HOLD_DELETIONS_PERCENT),
             "replication_events_total{event=\"transfer-held\"}",
         ),
-        bound("", "copies of messages that took no effect", count(quarantine::COPIES_MAX), "quarantined"),
+        bound(
+            "",
+            "copies of what connected sites sent and took no effect, and as many of other mail",
+            count(quarantine::COPIES_MAX),
+            "quarantined",
+        ),
+        bound(
+            "replication.quarantine_bytes",
+            "of those copies in all, half for each kind; the oldest go first",
+            Amount::Octets(limits::QUARANTINE_BYTES),
+            "replication_events_total{event=\"copy-forgotten\"}",
+        ),
     ]
 }
 

@@ -261,6 +261,9 @@ fn read_replication(section: Section) -> Option<ReplicationConfig> {
     }
     let commits = section.number("log_commits", 100..1 << 40);
     timing.log_commits_max = commits.unwrap_or(timing.log_commits_max);
+    let bounds = limits::QUARANTINE_BYTES_MIN..1 << 40;
+    let bytes = section.octets("quarantine_bytes", bounds);
+    timing.quarantine_bytes_max = bytes.unwrap_or(timing.quarantine_bytes_max);
     let bounds = limits::PART_BYTES_MIN as u64..limits::REPLICATION_MESSAGE_BYTES_MAX as u64 / 2;
     if let Some(bytes) = section.octets("part_bytes", bounds) {
         config.part_bytes_max = bytes;

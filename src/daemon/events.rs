@@ -11,10 +11,10 @@ pub fn log(event: &Event) {
         Event::Refused { site, reason } => {
             warn!(event = "message-refused", site, %reason, "a message took no effect")
         }
-        Event::Kept { id, site, reason, bytes } => {
+        Event::Kept { id, site, reason, bytes, kept } => {
             warn!(
                 event = "copy-kept",
-                id, site, reason, bytes, "a copy is kept: `bridgehead quarantine show`"
+                id, site, reason, bytes, kept, "a copy is kept: `bridgehead quarantine show`"
             );
         }
         Event::Forgotten { id } => info!(event = "copy-forgotten", id, "a kept copy was let go"),

@@ -18,7 +18,7 @@ use crate::message::bounce::{self, Action, Bounce, Cause};
 use crate::message::keys::SiteKey;
 use crate::message::seal::{self, OpenError, Opened};
 use crate::message::{Refusal, mime, token};
-use crate::replication::engine::quarantine::UNPROVED_COPY_BYTES_MAX;
+use crate::replication::engine::quarantine::copy_bytes_max;
 use crate::replication::engine::{BounceStatus, Header, Input, Outcome};
 use crate::smtp::{Enhanced, Reply};
 
@@ -60,12 +60,24 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
         Ok(Ok(Found::Sealed(opened, message_id))) => accept(&site, opened, message_id, bytes).await,
         Ok(Ok(Found::Bounce(bounce))) => {
             site.counters.mail(Mail::Bounce, bytes);
-            take_bounce(&site, &envelope, &bounce)
+            match take_bounce(&site, &envelope, &bounce) {
+                Noted::Counts => {}
+                Noted::Ignored(reason) => {
+                    warn!(
+                        event = "bounce-ignored",
+                        mailbox = envelope.mailbox.as_str(),
+                        reason,
+                        "a report led to nothing"
+                    );
+                    keep(&site, reverse_path, reason.to_owned(), &message).await;
+                }
+            }
+            Reply::new(250, Enhanced(2, 0, 0), "noted")
         }
         Ok(Err(refusal)) => {
             site.counters.mail(Mail::Refused, bytes);
             warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
-            keep(&site, reverse_path, &refusal, &message);
+            keep(&site, reverse_path, refusal.to_string(), &message).await;
             reply(&refusal)
         }
         Err(failure) => {
@@ -76,11 +88,13 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     }
 }
 
-/// The operator can look at what was refused; nobody waits for the copy.
-fn keep(site: &Site, from: String, refusal: &Refusal, message: &[u8]) {
-    // No more than is kept waits in memory.
-    let mail = message[..message.len().min(UNPROVED_COPY_BYTES_MAX)].to_vec();
-    site.replicator.input(Input::Refused { from, reason: refusal.to_string(), mail });
+/// The operator can look at what took no effect. The session waits for the copy, so that mail which nobody asked for
+/// does not pile up in memory.
+async fn keep(site: &Site, from: String, reason: String, message: &[u8]) {
+    let most = copy_bytes_max(site.config().replication.timing.quarantine_bytes_max);
+    let mail = message[..message.len().min(most)].to_vec();
+    // When the store fails, the replicator says so; the reply is the same.
+    let _ = site.replicator.keep(Input::Refused { from, reason, mail, bytes: message.len() as u64 }).await;
 }
 
 fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, Refusal> {
@@ -157,9 +171,15 @@ async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: 
     }
 }
 
+/// What a report of delivery led to.
+enum Noted {
+    Counts,
+    /// Nothing, and why.
+    Ignored(&'static str),
+}
+
 /// A bounce is a hint: whatever it says, it is taken, so that it never bounces itself.
-fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> Reply {
-    let noted = Reply::new(250, Enhanced(2, 0, 0), "noted");
+fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> Noted {
     let config = site.config();
     let mailbox = envelope.mailbox.as_str();
     let own = config.site.mailboxes();
@@ -169,11 +189,10 @@ fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> 
     let key = site.key.load();
     let sent = tokens.filter_map(|token| key.check_token(token, sites())).next();
     let (Some((to, mail)), Some(recipient)) = (sent, bounce.worst()) else {
-        warn!(event = "bounce-ignored", mailbox, "a report about nothing that we sent");
-        return noted;
+        return Noted::Ignored("a report about nothing that this site sent");
     };
     let status = match (recipient.action, recipient.cause()) {
-        (Action::Delivered, _) => return noted,
+        (Action::Delivered, _) => return Noted::Ignored("a report of success, which nobody asked for"),
         (Action::Delayed, _) => BounceStatus::Delayed,
         (Action::Failed, Cause::TooLarge) => BounceStatus::TooLarge,
         (Action::Failed, _) => BounceStatus::Failed,
@@ -185,7 +204,7 @@ fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> 
         enhanced: recipient.status.map_or_else(String::new, |status| status.to_string()),
         text: recipient.diagnostic.clone().unwrap_or_default(),
     });
-    noted
+    Noted::Counts
 }
 
 fn reply(refusal: &Refusal) -> Reply {

@@ -157,6 +157,13 @@ impl Replicator {
         let _ = self.requests.send(Request::Input(input));
     }
 
+    /// Has the engine keep what was refused and waits until that is on disk.
+    pub async fn keep(&self, input: Input) -> Result<Vec<Event>, String> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Tell { input, answer }).map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
     /// Tells the engine an operator's word and waits until what followed from it is on disk.
     pub fn tell(&self, input: Input) -> Result<Vec<Event>, String> {
         let (answer, answered) = oneshot::channel();

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{said, status};
-use crate::support::{ByHand, SOON, Site, await_true, deliver, path_text};
+use crate::support::{ByHand, Client, SOON, Site, await_true, deliver, path_text};
 
 fn inspected(site: &Site, mail: &[u8], more: &[&str]) -> (i32, String, String) {
     let file = site.directory.join("message.eml");
@@ -108,4 +108,40 @@ fn a_mail_that_was_refused_is_kept_and_taken_once_its_sender_is_known() {
     pair.tokyo.stop();
     pair.tokyo.ok(&["quarantine", "delete", "--all"]);
     assert!(copies(&pair.tokyo).is_empty());
+}
+
+/// Whatever takes no effect can be looked at as it came, or says how much of it is left.
+#[test]
+fn mail_of_any_size_and_reports_about_nothing_are_kept() {
+    let pair = ByHand::start("kept-whole");
+    let large = ["From: a@b\r\nSubject: hi\r\n\r\n", &"0123456789abcdef\r\n".repeat(20_000)].concat();
+    deliver(&pair.tokyo, large.as_bytes()).expect(550);
+    let kept = copies(&pair.tokyo);
+    assert_eq!((kept.len(), &kept[0]["bytes"]), (1, &kept[0]["kept"]), "{kept:?}");
+    let id = kept[0]["id"].as_str().unwrap();
+    let raw = pair.tokyo.ok_bytes(&["quarantine", "show", "--raw", id]);
+    assert!(raw.ends_with(large.as_bytes()) && raw.len() as u64 == kept[0]["bytes"].as_u64().unwrap());
+    assert_eq!(status(&pair.tokyo.run(&["quarantine", "delete"])), 2, "which one?");
+    pair.tokyo.ok(&["quarantine", "delete", "--all"]);
+
+    pair.tokyo.configure("[replication]", "quarantine_bytes = \"1 MiB\"", "");
+    pair.tokyo.ok(&["reload"]);
+    deliver(&pair.tokyo, large.as_bytes()).expect(550);
+    let kept = copies(&pair.tokyo);
+    assert_eq!(kept[0]["kept"], 131_072);
+    assert!(kept[0]["bytes"].as_u64().unwrap() > 360_000, "{kept:?}");
+    let id = kept[0]["id"].as_str().unwrap();
+    assert!(pair.tokyo.ok(&["quarantine", "list"]).contains("the first 131072 kept"));
+    assert!(pair.tokyo.ok(&["quarantine", "show", id]).contains("cannot be taken again"));
+    assert_eq!(status(&pair.tokyo.run(&["quarantine", "release", id])), 65);
+    pair.tokyo.ok(&["quarantine", "delete", id]);
+
+    let report = "From: MAILER-DAEMON@b\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=a\r\n\r\n\
+        --a\r\n\r\nno\r\n--a\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; b\r\n\r\n\
+        Final-Recipient: rfc822; x@y\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--a--\r\n";
+    let mailbox = format!("<{}>", pair.tokyo.mailbox);
+    Client::greet(pair.tokyo.address).transact("<>", &[&mailbox], report.as_bytes()).expect(250);
+    let kept = copies(&pair.tokyo);
+    assert!(kept[0]["reason"].as_str().unwrap().contains("nothing that this site sent"), "{kept:?}");
+    assert!(fs::read_to_string(pair.tokyo.log()).unwrap().contains("bounce-ignored"));
 }

@@ -291,7 +291,8 @@ impl Observers {
     pub fn bounded(&self, site: &Site, contexts: usize) -> Option<String> {
         let partners = site.whole.partners.len();
         let bounds = [
-            (Table::Quarantine, 100, 100 * (260 << 10)),
+            // Of each copy, what is said of it and what is kept.
+            (Table::Quarantine, 2 * 100, (32 << 20) + 100 * 2048),
             (Table::Peer, partners, partners * (contexts * (8 << 10) + (64 << 10))),
             (Table::Hold, contexts, contexts * 4096),
             (Table::Checkpoint, contexts * 3, contexts * 4096),

@@ -140,6 +140,8 @@ pub struct Timing {
     /// Commits of a naming context of which it is remembered what they touched. A site that is further
     /// behind than these gets a full load.
     pub log_commits_max: u64,
+    /// Octets of kept copies, of what connected sites sent and of other mail half each.
+    pub quarantine_bytes_max: u64,
 }
 
 impl Default for Timing {
@@ -157,6 +159,7 @@ impl Default for Timing {
             window_bytes: 256 << 20,
             chain_max: 32,
             log_commits_max: limits::LOG_COMMITS,
+            quarantine_bytes_max: limits::QUARANTINE_BYTES,
         }
     }
 }

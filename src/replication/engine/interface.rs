@@ -19,8 +19,9 @@ pub enum Input {
     Tick,
     /// A message was opened and its sender proved.
     Received { from: String, header: Header, payload: Vec<u8> },
-    /// A mail to us was refused before it came to this: it is kept for the operator. `from` is its reverse path.
-    Refused { from: String, reason: String, mail: Vec<u8> },
+    /// A mail to us was refused before it came to this: it is kept for the operator. `from` is its reverse path,
+    /// `mail` its first octets, of `bytes` that came.
+    Refused { from: String, reason: String, mail: Vec<u8>, bytes: u64 },
     /// A commit raised the position of one of our own naming contexts, by its number. It belongs into the
     /// commit's own transaction, for it may give the commit a new invocation id.
     LocalCommit { context: u32 },
@@ -106,8 +107,10 @@ pub enum Event {
         site: String,
         reason: String,
         bytes: u64,
+        /// Octets of it that are kept.
+        kept: u64,
     },
-    /// The operator let a kept copy go.
+    /// A kept copy was let go, by the operator's word or for space.
     Forgotten {
         id: String,
     },

@@ -86,7 +86,9 @@ impl Engine {
             Input::Start => turn.start()?,
             Input::Tick => {}
             Input::Received { from, header, payload } => outcome = turn.receive(&from, header, &payload)?,
-            Input::Refused { from, reason, mail } => turn.keep_unproved(&from, &reason, &mail)?,
+            Input::Refused { from, reason, mail, bytes } => {
+                turn.keep_unproved(&from, &reason, &mail, bytes)?
+            }
             Input::LocalCommit { context } => turn.committed(context)?,
             Input::Sent { to, mail } => turn.sent(&to, mail)?,
             Input::SendFailed { to, mail, reply, enhanced, text } => {
