@@ -1,5 +1,6 @@
 //! What operators set and do: holds, pauses, removals, schedules, budgets, one-way links, verify.
 
+use bridgehead::directory::{Table, Write};
 use bridgehead::replication::engine::hold::{HoldVerdict, holds};
 use bridgehead::replication::engine::quarantine::{kept, payload};
 use bridgehead::replication::engine::{Header, Input};
@@ -33,6 +34,39 @@ fn a_mass_deletion_waits_for_approval() {
     world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
     assert!(world.run(world.now + 3 * DAY, World::equal));
     assert!(holds(&world.sites[1].store).unwrap().is_empty());
+}
+
+/// What waited may be gone when the word comes: then it is asked for.
+#[test]
+fn an_approval_counts_though_what_waited_is_gone() {
+    let mut world = two_equal_sites(|knobs| (knobs.bulk, knobs.delete_percent_max) = (60, 20));
+    world.delete_people(0, 40);
+    world.run(world.now + HOUR, |_| false);
+    let mut tx = world.sites[1].store.begin();
+    tx.delete_range(Table::Inbox, &[], &[0xff; 80]).unwrap();
+    tx.commit();
+    let held = holds(&world.sites[1].store).unwrap();
+    world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + HOUR, |_| false);
+    assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
+/// With a connection goes what waited of it; made anew, it is looked at anew.
+#[test]
+fn a_hold_goes_with_its_connection() {
+    let mut world = two_equal_sites(|knobs| (knobs.bulk, knobs.delete_percent_max) = (60, 20));
+    world.delete_people(0, 40);
+    world.run(world.now + HOUR, |_| false);
+    assert_eq!(holds(&world.sites[1].store).unwrap().len(), 1);
+    world.operate(1, Act::Detach { site: 0, purge: false });
+    assert_eq!(holds(&world.sites[1].store).unwrap(), []);
+    world.operate(1, Act::Know(0));
+    world.run(world.now + DAY, |_| false);
+    let held = holds(&world.sites[1].store).unwrap();
+    assert_eq!((held.len(), held[0].verdict), (1, HoldVerdict::Waiting));
+    world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
+    assert!(world.run(world.now + HOUR, World::equal));
 }
 
 /// F20: a rejected hold stays as it is.
@@ -187,4 +221,14 @@ fn a_purge_leaves_nothing_due_on_a_link_in_one_direction() {
     world.operate(0, Act::Detach { site: 1, purge: true });
     // Longer than until everything is repeated; the world fails where it does not come to rest.
     world.run(world.now + 8 * DAY, |_| false);
+}
+
+/// F5: nobody says on such a link what did not arrive.
+#[test]
+fn mail_that_is_too_large_is_cut_smaller_on_a_link_in_one_direction() {
+    let mut world = two_equal_sites(|knobs| (knobs.one_way, knobs.passes_bytes_max) = (true, 50_000));
+    world.work(0, 400);
+    let there = |world: &World| world.observers.holds(1, 0, "ou=s0,o=Example");
+    assert!(world.run(world.now + HOUR, there), "well before everything is repeated");
+    assert!(world.observers.events["PartsHalved"] <= 6, "{:?}", world.observers.events);
 }

@@ -6,7 +6,8 @@
 //!   after it was given time to arrive by itself.
 
 use super::Event;
-use super::config::{Partner, same_context};
+use super::config::Partner;
+use super::hold::{Hold, HoldKind};
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::ContextRecord;
 use crate::directory::{Position, StoreError};
@@ -58,9 +59,8 @@ impl Turn<'_> {
             return Ok(());
         }
         // What waited for the operator came another way, or is not wanted any more.
-        if self.held.iter().any(|held| same_context(held, &link.context))
-            && self.hold_of(&link.context)?.is_some_and(|hold| hold.site == partner.site)
-        {
+        let waits = |hold: Hold| hold.kind == HoldKind::Deletions && hold.site == partner.site;
+        if self.hold_of(&link.context)?.is_some_and(waits) {
             self.release(&link.context)?;
         }
         for transfer in std::mem::take(&mut link.arriving) {

@@ -250,7 +250,8 @@ impl Turn<'_> {
 
     fn put_hold(&mut self, hold: &Hold) -> Result<(), StoreError> {
         let bytes = minicbor::to_vec(hold).expect("writing to memory does not fail");
-        if hold.kind == HoldKind::Deletions {
+        self.held.retain(|held| !same_context(held, &hold.context));
+        if hold.kind == HoldKind::Deletions && hold.verdict != HoldVerdict::Approved {
             self.held.push(hold.context.clone());
         }
         self.tx.put(Table::Hold, &hold.id.to_be_bytes(), &bytes)
@@ -264,6 +265,14 @@ impl Turn<'_> {
             Some(hold) => self.tx.delete(Table::Hold, &hold.id.to_be_bytes()),
             None => Ok(()),
         }
+    }
+
+    /// What the site sent does not wait any more, nor does what it told of another history.
+    pub(super) fn release_all_of(&mut self, site: &str) -> Result<(), StoreError> {
+        for hold in holds(self.tx.as_read())?.into_iter().filter(|hold| hold.site == site) {
+            self.release(&hold.context)?;
+        }
+        Ok(())
     }
 
     /// The operator's word on a hold.
@@ -281,8 +290,10 @@ impl Turn<'_> {
         if approve && self.config.partner(&hold.site).is_some() {
             let mut peer: Peer = self.peer(&hold.site)?;
             self.apply_ready(&hold.site, &mut peer, &hold.context)?;
-            // Tells the site that it may go on, whether or not its parts are still here.
+            // Tells the site that it may go on; its parts may be gone meanwhile.
             peer.answer_at = Some(self.now);
+            let link = peer.link(&hold.context);
+            (link.ask_at, link.asks) = (Some(self.now), 0);
             self.put_back(&hold.site, peer);
         }
         Ok(())

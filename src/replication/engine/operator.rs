@@ -86,6 +86,7 @@ impl Turn<'_> {
             for assembly in Assembly::all_from(self.tx.as_read(), site)? {
                 assembly.drop_all(self.tx)?;
             }
+            self.release_all_of(site)?;
             self.tx.delete(Table::Peer, site.as_bytes())?;
         }
         self.event(Event::Detached { site: site.to_owned(), transfers, dry_run });
@@ -103,6 +104,7 @@ impl Turn<'_> {
                 remove_context(self.tx, record.number)?;
                 self.tx.delete(Table::Checkpoint, &record.number.to_be_bytes())?;
                 self.contexts.retain(|other| other.number != record.number);
+                self.release(&record.dn.to_string())?;
             }
             self.event(Event::Purged { context: record.dn.to_string(), entries: record.entries, dry_run });
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uuid::Uuid;
 
 use super::config::{EngineConfig, Partner, Passage, same_context};
-use super::hold::{Hold, HoldKind, holds};
+use super::hold::{Hold, HoldKind, HoldVerdict, holds};
 use super::{Event, Output, load};
 use crate::directory::Table;
 use crate::directory::context::{self, ContextRecord};
@@ -25,7 +25,7 @@ pub struct Turn<'t> {
     pub(super) tx: &'t mut dyn Write,
     pub(super) now: Millis,
     pub(super) contexts: Vec<ContextRecord>,
-    /// Naming contexts with a transfer that waits for the operator.
+    /// Naming contexts with a transfer that waits for the operator: nothing is asked for, and sites are told.
     pub(super) held: Vec<String>,
     /// Naming contexts with a fork on record.
     pub(super) forks: Vec<String>,
@@ -49,6 +49,7 @@ impl<'t> Turn<'t> {
         let (held, forks): (Vec<Hold>, Vec<Hold>) =
             holds(tx.as_read())?.into_iter().partition(|hold| hold.kind == HoldKind::Deletions);
         let names = |holds: Vec<Hold>| holds.into_iter().map(|hold| hold.context).collect();
+        let waits = |hold: &Hold| hold.verdict != HoldVerdict::Approved;
         let mut turn = Turn {
             config,
             outputs,
@@ -56,7 +57,7 @@ impl<'t> Turn<'t> {
             tx,
             now,
             contexts,
-            held: names(held),
+            held: names(held.into_iter().filter(waits).collect()),
             forks: names(forks),
             recovering: Vec::new(),
             forked: Vec::new(),
