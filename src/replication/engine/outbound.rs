@@ -279,6 +279,8 @@ impl Turn<'_> {
                 Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
             }
             link.push_at = sooner(link.push_at, self.now);
+            // Nobody will say what did not arrive.
+            link.repeat_at = link.repeat_at.map(|_| self.now);
         }
         Ok(())
     }
