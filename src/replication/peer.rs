@@ -247,6 +247,10 @@ pub struct Flight {
     #[n(9)]
     #[cbor(default)]
     pub arrived: u32,
+    /// Its base was no point of our history when it was cut: the site may be ahead of us, or in another life.
+    #[n(10)]
+    #[cbor(default)]
+    pub astray: bool,
 }
 
 /// Transfers of one naming context of which parts from one site are kept at a time.

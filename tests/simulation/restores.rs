@@ -3,6 +3,7 @@
 use bridgehead::directory::{Read, Table};
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
+use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
 
 use super::cases::{names, two_equal_sites};
 use super::knobs::{Knobs, Topology};
@@ -72,6 +73,46 @@ fn what_waits_for_a_lost_base_goes_when_its_sender_has_lost_it_too() {
     world.run(world.now + 13 * HOUR, |_| false);
     assert_eq!(world.sites[0].own().position.usn, 0);
     assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
+/// A hub that was put back to an earlier day is asked by a site that is ahead of it, and sends what it has.
+#[test]
+fn a_site_ahead_of_its_hub_gets_what_follows_once_the_hub_knows_more() {
+    let mut world = two_equal_sites(|knobs| {
+        (knobs.sites, knobs.topology) = (3, Topology::Line);
+        // A full load is of several parts.
+        (knobs.bulk, knobs.part_bytes_max) = (200, 16 << 10);
+    });
+    let backup = world.sites[1].store.clone();
+    // Another life of the master, which the hub does not know afterwards.
+    world.sites[0].restart();
+    world.input(0, Input::Start, Crash::No);
+    world.work(0, 3);
+    assert!(world.run(world.now + HOUR, World::equal));
+    let ahead = world.sites[0].own();
+    restore(&mut world, 1, &backup);
+    world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
+    let asks = Request {
+        context: ahead.dn.to_string(),
+        base: Some(ahead.position),
+        base_digest: Some(ahead.digest),
+        transfer: None,
+        missing: Vec::new(),
+    };
+    let standing = Standing::Follows;
+    let held = (Some(ahead.position), Some(ahead.digest));
+    let mut message = Message::new(vec![VectorItem {
+        context: asks.context.clone(),
+        position: held.0,
+        digest: held.1,
+        standing,
+    }]);
+    message.requests.push(asks);
+    let header = world.sites[2].header(world.now, world.now as u64);
+    world.input(1, Input::Received { from: "s2".into(), header, payload: message.encode() }, Crash::No);
+    world.input(0, Input::Pause { site: "s1".into(), paused: false }, Crash::No);
+    world.work(0, 3);
+    assert!(world.run(world.now + DAY, World::equal));
 }
 
 /// F9.

@@ -84,7 +84,10 @@ impl Turn<'_> {
     /// not pass. Whether there was progress.
     fn settle_chain(&mut self, partner: &Partner, link: &mut Link) -> Result<bool, StoreError> {
         let theirs = link.theirs;
-        let own = self.context(&link.context).and_then(point);
+        let record = self.context(&link.context);
+        let own = record.and_then(point);
+        // Once we got to know where the site stands, there is something better than everything over it.
+        let knows = theirs.zip(record).is_some_and(|((at, _), record)| record.is_on_history(&at));
         let passed = |flight: &Flight| {
             let (target, theirs) = (flight.target.0, theirs.map(|(position, _)| position));
             theirs.is_some_and(|at| at.invocation == target.invocation && at.usn >= target.usn)
@@ -93,10 +96,10 @@ impl Turn<'_> {
         let drop = match arrived {
             _ if own == theirs => link.chain.len(),
             Some(at) => at + 1,
-            None => match link.chain.iter().position(|flight| flight.base == link.theirs) {
-                Some(at) => at,
-                None => link.chain.len(),
-            },
+            None => {
+                let fits = |flight: &Flight| flight.base == theirs && !(flight.astray && knows);
+                link.chain.iter().position(fits).unwrap_or(link.chain.len())
+            }
         };
         // What is left must begin where the site stands.
         let begins = link.chain.get(drop).is_none_or(|flight| flight.base == theirs);

@@ -94,6 +94,7 @@ impl Turn<'_> {
             seq: 0,
             at: self.now,
             arrived: 0,
+            astray: base.is_some_and(|(position, _)| !record.is_on_history(&position)),
         }))
     }
 
