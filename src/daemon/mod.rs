@@ -285,27 +285,36 @@ async fn serve(
     let recipients = Arc::new(KnownRecipients::new(config.site.data.clone()));
     let service = Service::new(relay.clone(), Arc::new(Interceptor::new(site.clone())), Some(recipients));
     let (stop, stopping) = watch::channel(false);
-    let mut listeners = JoinSet::new();
+    // All that is listened on is bound before anybody is served: a start that fails has taken no mail.
+    let mut bound = Vec::new();
     for listener in &config.relay.listeners {
-        let bound = Listener::bind(&listener.address).await;
-        let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {}", listener.address))?;
-        listeners.spawn(listen::serve(bound, listener.clone(), service.clone(), stopping.clone()));
+        let socket = Listener::bind(&listener.address).await;
+        bound.push(socket.or_fail(UNAVAILABLE, || format!("listening on {}", listener.address))?);
     }
+    let metrics = match config.metrics {
+        Some(address) => {
+            let socket = TcpListener::bind(address).await;
+            Some(socket.or_fail(UNAVAILABLE, || format!("listening on {address}, for metrics"))?)
+        }
+        None => None,
+    };
     let daemon = Arc::new(Daemon {
         site: site.clone(),
         relay,
-        service,
+        service: service.clone(),
         started: Timestamp::now(),
-        stopping,
+        stopping: stopping.clone(),
         runtime: Handle::current(),
     });
-    if let Some(address) = config.metrics {
-        let bound = TcpListener::bind(address).await;
-        let bound = bound.or_fail(UNAVAILABLE, || format!("listening on {address}, for metrics"))?;
-        tokio::spawn(endpoint::serve(bound, daemon.clone()));
+    if let Some(metrics) = metrics {
+        tokio::spawn(endpoint::serve(metrics, daemon.clone()));
     }
     tokio::spawn(trust::run(daemon.clone(), told));
     server::serve(control, daemon.clone()).or_fail(IO, || "the control socket".to_owned())?;
+    let mut listeners = JoinSet::new();
+    for (socket, listener) in bound.into_iter().zip(&config.relay.listeners) {
+        listeners.spawn(listen::serve(socket, listener.clone(), service.clone(), stopping.clone()));
+    }
     info!(event = "started", site = config.site.name, version = env!("CARGO_PKG_VERSION"), "ready");
     tell_systemd(&[NotifyState::Ready]);
     until_stopped(signals, &daemon).await;
