@@ -108,6 +108,40 @@ fn keys_are_renewed_while_both_sites_go_on() {
     assert!(!log(&pair.tokyo).contains("5.7.7"), "nothing was taken for forged");
 }
 
+/// As bridgehead.toml(5) says under `former_names`.
+#[test]
+fn a_site_gets_another_name_and_its_partner_keeps_what_it_holds() {
+    let mut pair = Direct::start("rename-site");
+    pair.paris.import(&people(&pair.paris, 5));
+    pair.tokyo.import(&people(&pair.tokyo, 5));
+    pair.paris.sync(SOON);
+    let held = pair.tokyo.export(&pair.paris.context);
+    let master = |site: &Site, of: &str| site.context_status(of).map(|context| context["master"].clone());
+
+    pair.tokyo.ok(&["site", "detach", "paris"]);
+    pair.paris.stop();
+    let text = fs::read_to_string(pair.paris.config()).unwrap();
+    let renamed = text.replace("name = \"paris\"", "name = \"lutetia\"\nformer_names = [\"paris\"]");
+    assert_ne!(renamed, text);
+    fs::write(pair.paris.config(), renamed).unwrap();
+    pair.paris.name = "lutetia".into();
+    pair.paris.start();
+    add_device(&pair.paris, "meanwhile");
+    assert_eq!(pair.tokyo.export(&pair.paris.context), held, "nothing is lost meanwhile");
+
+    pair.tokyo.accept_card_of(&pair.paris);
+    pair.tokyo.ok(&["reload"]);
+    pair.paris.sync(SOON);
+    pair.tokyo.sync(SOON);
+    assert!(equal(&pair.paris, &pair.tokyo));
+    assert_eq!(master(&pair.tokyo, &pair.paris.context), Some("lutetia".into()));
+    assert_eq!(master(&pair.paris, &pair.paris.context), Some("lutetia".into()));
+    assert_eq!(log(&pair.tokyo).matches("context-added").count(), 1, "its history goes on");
+    assert!(!log(&pair.tokyo).contains("forked"));
+    pair.tokyo.ok(&["site", "purge", "paris"]);
+    assert!(equal(&pair.paris, &pair.tokyo), "nothing is left of the former name");
+}
+
 #[test]
 fn a_site_that_was_away_follows_every_renewal_and_move_at_once() {
     let mut pair = Direct::start("missed-cards");

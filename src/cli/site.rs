@@ -121,7 +121,7 @@ fn succeed(config: &Config, text: &str) -> Result<Option<u8>, Failure> {
             format!("{name} is connected, and the card is refused: {error}; {advice}"),
         ));
     }
-    let until = trust::pin(config, known, text).or_fail(DATA, || "the card is refused".to_owned())?;
+    let until = trust::pin(config, known, &[text]).or_fail(DATA, || "the card is refused".to_owned())?;
     println!("The new card of {name} is pinned: it is signed by the key that was known.");
     if known.card.public != card.public {
         println!("Its key's fingerprint is {} now; the former key counts until {until}.", card.fingerprint());

@@ -111,7 +111,7 @@ pub fn decide(name: &str, approve: bool, file: &Path) -> Result<u8, Failure> {
         match config.partners.iter().find(|partner| partner.card.name() == name) {
             Some(known) => {
                 known.card.succeeded_by(&offered.text).or_fail(DATA, refused)?;
-                trust::pin(&config, known, &offered.text).or_fail(DATA, refused)?;
+                trust::pin(&config, known, &[&offered.text]).or_fail(DATA, refused)?;
                 println!("The new card of {name} is pinned.");
             }
             None => {

@@ -52,6 +52,8 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct SiteConfig {
     pub name: String,
+    /// What it was called before: what the store holds as that site's is its own.
+    pub former_names: Vec<String>,
     pub organization: String,
     /// Where the other sites send.
     pub mailbox: String,
@@ -195,6 +197,7 @@ fn read_site(section: Section, base: &Path) -> Option<SiteConfig> {
     let path = |key, default: &str| base.join(section.string(key).unwrap_or(default));
     let name =
         section.required("name", "this site's name", |name| name::check_site(name).map(|()| name.to_owned()));
+    let former_names = section.list("former_names", |name| name::check_site(name).map(|()| name.to_owned()));
     let organization = section.required("organization", "the organization's name", text);
     let mailbox =
         section.required("mailbox", "where the other sites send their replication mail", |mailbox| {
@@ -212,6 +215,7 @@ fn read_site(section: Section, base: &Path) -> Option<SiteConfig> {
     section.finish();
     Some(SiteConfig {
         name: name?,
+        former_names: former_names.unwrap_or_default(),
         organization: organization?,
         mailbox: mailbox?,
         former_mailboxes: former_mailboxes.unwrap_or_default(),

@@ -104,22 +104,29 @@ pub fn print_introduced(card_text: &str, by: &str) -> String {
     )
 }
 
-/// The file's text with a card that succeeds the pinned one, which goes on to count until `until`. All else in it
+/// The file's text with the last of these cards, which succeed the pinned one and one another; the others go on to count
+/// until `until`, and with them others get from the pinned one to the last. All else in it
 /// stays as it is. None: the card or the file cannot be read.
 pub fn print_successor(
     partner: &PartnerConfig,
     text: &str,
-    card_text: &str,
+    cards: &[&str],
     now: Timestamp,
     until: Timestamp,
 ) -> Option<String> {
     let mut former: Vec<_> = partner.former.iter().filter(|former| former.until > now).cloned().collect();
-    if Card::parse_verified(card_text).ok()?.public != partner.card.public {
-        former.push(FormerCard { card: partner.card.clone(), text: partner.card_text.clone(), until });
+    let mut present = FormerCard { card: partner.card.clone(), text: partner.card_text.clone(), until };
+    for text in cards {
+        let card = Card::parse_verified(text).ok()?;
+        let next = FormerCard { card, text: (*text).to_owned(), until };
+        let before = std::mem::replace(&mut present, next);
+        if before.card.public != present.card.public {
+            former.push(before);
+        }
     }
     former.drain(..former.len().saturating_sub(FORMER_MAX));
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-    let mut card = multi_line(card_text);
+    let mut card = multi_line(&present.text);
     if !former.is_empty() {
         card += &format!(
             "\nformer = {}\nformer_until = {}",

@@ -13,7 +13,7 @@ use crate::config::SiteConfig;
 use crate::daemon::replicator::Changed;
 use crate::directory::change::Change;
 use crate::directory::commit::ChangeError;
-use crate::directory::context::{self, ContextError};
+use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::dn::Dn;
 use crate::directory::import::{self, ImportError};
 use crate::directory::ldif::{Fault, LdifError};
@@ -78,6 +78,10 @@ pub fn own_contexts(tx: &mut dyn Write, site: &SiteConfig) -> Result<(), Context
     for dn in &site.contexts {
         match context::context(tx.as_read(), dn)? {
             None => drop(context::create_context(tx, dn, &site.name, random_uuid())?),
+            // Ours from before this site got its present name.
+            Some(record) if site.former_names.contains(&record.master) => {
+                context::put_context(tx, &ContextRecord { master: site.name.clone(), ..record })?;
+            }
             // A replica of another site's: to write to it would make two masters.
             Some(record) if record.master != site.name => return Err(ContextError::Exists(dn.clone())),
             Some(_) => {}

@@ -74,6 +74,9 @@ pub fn log(event: &Event) {
         Event::Requested { site, context, full } => {
             info!(event = "requested", site, context, full, "asked for what is missing");
         }
+        Event::MasterRenamed { context, master } => {
+            info!(event = "master-renamed", context, master, "the site that masters it has this name now");
+        }
         Event::ContextAdded { context, master } => {
             info!(event = "context-added", context, master, "a naming context is being taken");
         }
@@ -174,6 +177,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::Applied { .. } => "transfer-applied",
         Event::NotApplied { .. } => "transfer-not-applied",
         Event::Requested { .. } => "requested",
+        Event::MasterRenamed { .. } => "master-renamed",
         Event::ContextAdded { .. } => "context-added",
         Event::Equal { .. } => "equal",
         Event::Differs { .. } => "digest-differs",

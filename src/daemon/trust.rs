@@ -145,10 +145,8 @@ fn succeed(
     cards: &[&str],
     policy: Policy,
 ) -> Result<(), TrustError> {
-    let card = partner.card.succeeded_by_all(cards.iter().copied())?;
-    let Some(text) = cards.last().filter(|_| card.fields.serial > partner.card.fields.serial) else {
-        return Ok(());
-    };
+    let (card, way) = partner.card.way(cards.iter().copied())?;
+    let Some(text) = way.last() else { return Ok(()) };
     let site = card.name();
     match policy {
         Policy::Off => {
@@ -156,7 +154,7 @@ fn succeed(
         }
         Policy::Ask => offer(config, &card, text, site)?,
         Policy::Accept => {
-            let until = pin(config, partner, text)?;
+            let until = pin(config, partner, &way)?;
             let (fingerprint, mailbox) = (card.fingerprint(), &card.fields.mailbox);
             info!(event = "card-pinned", site, fingerprint, mailbox, serial = card.fields.serial, %until,
                 "the site's new card is pinned; it was signed by the known key, which counts until then");
@@ -194,9 +192,10 @@ impl Successor {
     }
 }
 
-/// Puts a card that succeeds the pinned one in its place. Until when the former one counts.
-pub fn pin(config: &Config, partner: &PartnerConfig, card_text: &str) -> Result<Timestamp, TrustError> {
-    successor(config, partner, card_text)?.pin()
+/// Puts the last of these cards, each of which succeeds the one before, in the place of the pinned one. Until when the
+/// former ones count.
+pub fn pin(config: &Config, partner: &PartnerConfig, way: &[&str]) -> Result<Timestamp, TrustError> {
+    successor(config, partner, way)?.pin()
 }
 
 /// The cards of a site came in a file: the one to pin before what it signed can be taken, if policy lets it.
@@ -206,25 +205,25 @@ pub fn by_file(config: &Config, cards: &str) -> Result<Option<Successor>, TrustE
     let told = Card::parse_verified(text)?;
     let partner = config.partners.iter().find(|partner| partner.card.name() == told.name());
     let Some(partner) = partner.filter(|partner| partner.exchange) else { return Ok(None) };
-    let card = partner.card.succeeded_by_all(cards.iter().copied())?;
-    if card.fields.serial <= partner.card.fields.serial {
+    let (card, way) = partner.card.way(cards.iter().copied())?;
+    if way.is_empty() {
         return Ok(None);
     }
     match partner.successors {
-        Policy::Accept => successor(config, partner, text).map(Some),
+        Policy::Accept => successor(config, partner, &way).map(Some),
         Policy::Ask => offer(config, &card, text, card.name()).map(|()| None),
         Policy::Off => Ok(None),
     }
 }
 
-fn successor(config: &Config, partner: &PartnerConfig, card_text: &str) -> Result<Successor, TrustError> {
+fn successor(config: &Config, partner: &PartnerConfig, way: &[&str]) -> Result<Successor, TrustError> {
     let now = Timestamp::now();
     let until = now.saturating_add(config.replication.former_keys).unwrap_or(Timestamp::MAX);
     let until = until.round(jiff::Unit::Second).unwrap_or(until);
     let failed = |source| TrustError::File { path: partner.file.clone(), source };
     let text = fs::read_to_string(&partner.file).map_err(failed)?;
     let unread = || TrustError::Clash(format!("{} cannot be read", partner.file.display()));
-    let after = partner::print_successor(partner, &text, card_text, now, until).ok_or_else(unread)?;
+    let after = partner::print_successor(partner, &text, way, now, until).ok_or_else(unread)?;
     let pinned =
         partner::parse(&partner.file, &after).map_err(|problems| TrustError::Clash(problems.to_string()))?;
     let mut others = config.partners.clone();

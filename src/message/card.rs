@@ -120,19 +120,29 @@ impl Card {
     /// Follows several successions, oldest first, for a site that missed some; those already known, and those before
     /// them, are passed over. The last one must be reached, or be known.
     pub fn succeeded_by_all<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<Card, CardError> {
+        self.way(texts).map(|(card, _)| card)
+    }
+
+    /// The same, and of the texts those that lead from this card to the last one.
+    pub fn way<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(Card, Vec<&'a str>), CardError> {
         let mut known = self.clone();
+        let mut way = Vec::new();
         let mut last = Ok(());
         for text in texts {
             last = match known.succeeded_by(text) {
                 Ok(next) => {
                     known = next;
+                    way.push(text);
                     Ok(())
                 }
                 Err(CardError::OldSerial { .. }) => Ok(()),
                 Err(error) => Err(error),
             };
         }
-        last.map(|()| known)
+        last.map(|()| (known, way))
     }
 
     pub fn name(&self) -> &str {

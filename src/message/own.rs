@@ -59,15 +59,28 @@ pub fn settle(
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text.map_err(failed)?,
     };
-    let mut own = OwnCards::parse(&text);
+    let (own, news) = settle_text(&text, key, fields, now)?;
+    if news {
+        write(path, &own.print()).map_err(failed)?;
+    }
+    Ok(own)
+}
+
+/// The same with the text of the file; and whether there is a new card.
+pub fn settle_text(
+    text: &str,
+    key: &SiteKey,
+    fields: &CardFields,
+    now: Timestamp,
+) -> Result<(OwnCards, bool), CardError> {
+    let mut own = OwnCards::parse(text);
     // Somebody else's cards, as in a directory that was copied for another site.
     own.cards.retain(|(card, _)| card.name() == fields.name);
-    if own.is_up_to_date(key, fields) {
-        return Ok(own);
+    let news = !own.is_up_to_date(key, fields);
+    if news {
+        own.issue(key, fields, now)?;
     }
-    own.issue(key, fields, now)?;
-    write(path, &own.print()).map_err(failed)?;
-    Ok(own)
+    Ok((own, news))
 }
 
 impl OwnCards {

@@ -91,6 +91,9 @@ pub struct Peer {
     /// Which of our cards the site goes by, by its own word.
     #[n(40)]
     pub pinned: Option<Pinned>,
+    /// Our hello that told of other sites, until this one says that it heard it.
+    #[n(41)]
+    pub told_seq: Option<u64>,
     /// Times the question was put.
     #[n(25)]
     #[cbor(default)]

@@ -73,6 +73,8 @@ fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
     assert_eq!(status(&pair.tokyo.run(&["refresh", "nowhere"])), 69);
     pair.tokyo.ok(&["site", "pause", "paris"]);
     assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused");
+    assert!(pair.tokyo.ok(&["site", "resume", "paris", "--dry-run"]).contains("would be resumed"));
+    assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused", "a dry run resumes nothing");
     pair.tokyo.ok(&["site", "resume", "paris"]);
     assert_ne!(pair.tokyo.status()["partners"][0]["state"], "paused");
 

@@ -36,6 +36,9 @@ pub struct Knobs {
     pub cuts: u64,
     /// Things that operators do: pause, detach, purge, synchronise, verify.
     pub operators: u64,
+    /// Sites that renew their keys, and that move to another mailbox.
+    pub rolls: u64,
+    pub moves: u64,
     /// The last site comes later, and the others learn of it one by one.
     pub late: bool,
     /// Site 0 alters, replays, withholds and forges.
@@ -90,6 +93,8 @@ impl Knobs {
             clones: 0,
             cuts: 0,
             operators: 0,
+            rolls: 0,
+            moves: 0,
             late: false,
             malicious: false,
             resizes: 0,
@@ -141,6 +146,8 @@ impl Knobs {
             bulk: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 40]),
             commits: 5 + dice.below(15),
             busy: delay.1 * dice.between(1, 5),
+            rolls: *dice.pick(&[0, 0, 0, 0, 0, 0, 1, 3]),
+            moves: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 2]),
             ..Knobs::calm()
         };
         if large {
@@ -152,6 +159,9 @@ impl Knobs {
         // Two lives and lost data at one time are for their operators alone.
         knobs.operators = if knobs.restores + knobs.clones > 0 { 0 } else { knobs.operators };
         knobs.clones = if knobs.one_way { 0 } else { knobs.clones };
+        // Whom nobody tells hears of no new card; two lives of one site have one key file, which only one of them renews.
+        knobs.rolls = if knobs.one_way || knobs.clones > 0 { 0 } else { knobs.rolls };
+        knobs.moves = if knobs.clones > 0 { 0 } else { knobs.moves };
         knobs.late &= sites > 2 && !knobs.one_way;
         knobs
     }

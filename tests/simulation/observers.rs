@@ -34,6 +34,8 @@ pub struct Observers {
     pub delete_percent_max: u8,
     /// What operators gave up, until something else is held.
     given_up: HashSet<(usize, String)>,
+    /// How often each site may still state what it masters again, unchanged, for a new key to sign.
+    restatements: HashMap<usize, u64>,
     /// Operators' approvals that were not used yet.
     approvals: HashSet<(usize, String)>,
 }
@@ -101,11 +103,41 @@ impl Observers {
             let own = record.master == site.name;
             let before = before.filter(|_| !self.given_up.remove(&(n, record.dn.to_string())));
             let unknown = self.history(record).node(&record.position).is_none();
+            if own && unknown && self.is_restated(n, site, record, before) {
+                return None;
+            }
             if own && unknown {
                 return self.taken_back(site, record, before, events);
             }
             self.look(site, record, before).or_else(|| self.approved(n, site, record, before, events))
         })
+    }
+
+    /// A site has new keys, or may find that its store is older than they are.
+    pub fn may_restate(&mut self, n: usize) {
+        *self.restatements.entry(n).or_default() += 1;
+    }
+
+    /// After new keys the master stands one USN higher, and holds what it held.
+    fn is_restated(
+        &mut self,
+        n: usize,
+        site: &Site,
+        record: &ContextRecord,
+        before: Option<Position>,
+    ) -> bool {
+        let left = self.restatements.get(&n).copied().unwrap_or(0);
+        let Some(before) = before.filter(|before| left > 0 && before.usn + 1 == record.position.usn) else {
+            return false;
+        };
+        let state = state(&site.store, record);
+        let history = self.history(record);
+        if history.node(&before).is_none_or(|node| node.state != state) {
+            return false;
+        }
+        history.add(record.position, state, vec![before]);
+        self.restatements.insert(n, left - 1);
+        true
     }
 
     fn history(&mut self, record: &ContextRecord) -> &mut History {

@@ -6,8 +6,10 @@ use bridgehead::directory::memory::MemoryStore;
 use bridgehead::replication::engine::{EngineConfig, KnownSite, Partner, Passage, Timing};
 use bridgehead::replication::schedule::Schedule;
 use ed25519_dalek::SigningKey;
+use jiff::Timestamp;
 
 use super::dice::Dice;
+use super::identity;
 use super::knobs::{Knobs, Topology};
 use super::site::Site;
 use super::staff::Act;
@@ -46,6 +48,13 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
         tx.commit();
         let skew = dice.between(-knobs.skew, knobs.skew);
         sites.push(Site::new(config, store, Workload::new(&context(n)), skew));
+    }
+    if knobs.rolls + knobs.moves > 0 {
+        let now = Timestamp::from_millisecond(START).expect("a time of this millennium");
+        for (site, identity) in sites.iter_mut().zip(identity::all(knobs, &names, now, dice)) {
+            site.identity = Some(identity);
+            site.configure();
+        }
     }
     sites
 }
@@ -109,11 +118,27 @@ impl World {
         for _ in 0..self.knobs.operators {
             self.plan_act();
         }
+        self.plan_renewals();
         if self.knobs.delete_percent_max < 100 {
             for _ in 0..4 {
                 let (n, at) = (self.dice.below(sites) as usize, self.moment(0));
                 self.plan(START + at, Happening::Operate(n, Act::Decide { always: false }));
             }
+        }
+    }
+
+    /// Keys that are renewed, mailboxes that move.
+    fn plan_renewals(&mut self) {
+        let sites = self.knobs.sites as u64;
+        for _ in 0..self.knobs.rolls {
+            let (n, at) = (self.dice.below(sites) as usize, self.moment(0));
+            self.plan(START + at, Happening::Operate(n, Act::Roll));
+        }
+        for _ in 0..self.knobs.moves {
+            let (n, at) = (self.dice.below(sites) as usize, self.moment(0));
+            // As long as anybody may not have heard.
+            let served = i64::MAX;
+            self.plan(START + at, Happening::Operate(n, Act::Move { served }));
         }
     }
 

@@ -6,10 +6,12 @@ use bridgehead::directory::commit::{ChangeError, Commit};
 use bridgehead::directory::context::{ContextRecord, contexts};
 use bridgehead::directory::memory::MemoryStore;
 use bridgehead::replication::engine::{Engine, EngineConfig, Event, Header, Input, Outcome, Output};
+use bridgehead::replication::wire::KeyId;
 use jiff::Timestamp;
 
 use super::dice::Dice;
 use super::faulty::Faulty;
+use super::identity::{Identity, Told};
 use super::workload::Workload;
 
 pub struct Site {
@@ -28,6 +30,8 @@ pub struct Site {
     pub crashes: u64,
     /// Its store was put back to an earlier day at least once, or lives on twice.
     pub restored: bool,
+    /// Its keys and cards; none in worlds in which those stay as they are.
+    pub identity: Option<Identity>,
     /// Not installed yet: nobody reads its mail.
     pub asleep: bool,
 }
@@ -47,7 +51,9 @@ pub enum Crash {
 /// What came out of one input.
 #[derive(Default)]
 pub struct Came {
-    pub mails: Vec<(String, u64, Vec<u8>)>,
+    /// To whom, its number, what it says, and which key signs it.
+    pub mails: Vec<(String, u64, Vec<u8>, KeyId)>,
+    pub told: Vec<Told>,
     pub events: Vec<Event>,
     /// None: it crashed before the commit, as if it had never got the input.
     pub outcome: Option<Outcome>,
@@ -82,6 +88,7 @@ impl Site {
             workload,
             crashes: 0,
             restored: false,
+            identity: None,
             asleep: false,
         }
     }
@@ -130,6 +137,7 @@ impl Site {
     fn crashed(&mut self, crash: Crash, mut came: Came) -> Came {
         if let Crash::AfterCommit(left) = crash {
             came.mails.truncate(left);
+            came.told.clear();
             self.restart();
         }
         came
@@ -143,6 +151,9 @@ impl Site {
 
     /// The operator's configuration without the sites that it does not know.
     pub fn configure(&mut self) {
+        if let Some(identity) = &mut self.identity {
+            identity.describe(&mut self.whole);
+        }
         let unknown = &self.unknown;
         self.config = self.whole.clone();
         self.config.partners.retain(|partner| !unknown.contains(&partner.site));
@@ -188,15 +199,18 @@ impl Site {
     }
 
     fn drain(&mut self, outcome: Outcome) -> Came {
-        let (mut mails, mut events) = (Vec::new(), Vec::new());
+        let (mut mails, mut events, mut told) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(output) = self.engine.output() {
             match output {
-                Output::Mail { to, mail, payload, .. } => mails.push((to, mail, payload)),
+                Output::Mail { to, mail, payload, signer } => mails.push((to, mail, payload, signer)),
                 Output::Event(event) => events.push(event),
-                Output::Card { .. } | Output::Introduced { .. } => {}
+                Output::Card { site, cards } => told.push(Told::Cards { site, cards }),
+                Output::Introduced { by, introductions } => {
+                    told.push(Told::Introductions { by, introductions });
+                }
             }
         }
-        Came { mails, events, outcome: Some(outcome), swallowed: false }
+        Came { mails, told, events, outcome: Some(outcome), swallowed: false }
     }
 
     pub fn own(&self) -> ContextRecord {

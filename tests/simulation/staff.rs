@@ -10,6 +10,7 @@ use bridgehead::directory::replica::{Replay, ReplayError};
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, HoldVerdict, holds};
 
+use super::identity::Told;
 use super::site::{Crash, Site};
 use super::workload::Workload;
 use super::world::{DAY, Happening, World};
@@ -38,11 +39,19 @@ pub enum Act {
     PutBack(Box<(MemoryStore, Workload)>),
     /// A copy begins to live on beside the site.
     Copy,
+    /// `key roll`.
+    Roll,
+    /// `card move`; mail to the former mailbox arrives until then.
+    Move {
+        served: i64,
+    },
+    /// Looks at cards that a site told.
+    Consider(Told),
 }
 
 impl World {
     pub fn operate(&mut self, n: usize, act: Act) {
-        if self.sites[n].asleep && !matches!(act, Act::Wake) {
+        if n >= self.sites.len() || self.sites[n].asleep && !matches!(act, Act::Wake) {
             return;
         }
         match act {
@@ -71,7 +80,40 @@ impl World {
             }
             Act::PutBack(copy) => self.restore(n, copy.0, copy.1),
             Act::Copy => self.copy(n),
+            Act::Roll => self.roll(n),
+            Act::Move { served } => self.move_mailbox(n, served),
+            Act::Consider(told) => {
+                let now = self.sites[n].clock(self.now).as_millisecond();
+                let identity = self.sites[n].identity.as_mut();
+                if identity.is_some_and(|identity| identity.consider(&told, now)) {
+                    self.note(|site| format!("{} pins what it was told", site(n)));
+                    self.reconfigure(n);
+                }
+            }
         }
+    }
+
+    fn roll(&mut self, n: usize) {
+        let now = self.sites[n].clock(self.now);
+        let Some(identity) = &mut self.sites[n].identity else { return };
+        identity.roll(now, &mut self.dice);
+        self.note(|site| format!("{} renews its keys", site(n)));
+        self.observers.may_restate(n);
+        self.reconfigure(n);
+    }
+
+    fn move_mailbox(&mut self, n: usize, served: i64) {
+        let now = self.sites[n].clock(self.now);
+        let Some(identity) = &mut self.sites[n].identity else { return };
+        identity.move_mailbox(now, served);
+        self.note(|site| format!("{} moves to another mailbox", site(n)));
+        self.reconfigure(n);
+    }
+
+    /// `bridgehead reload`.
+    fn reconfigure(&mut self, n: usize) {
+        self.sites[n].configure();
+        self.input(n, Input::Start, Crash::No);
     }
 
     /// The connection is forgotten, then the configuration stops to name the site.
@@ -91,8 +133,11 @@ impl World {
         let site = self.sites[m].name.clone();
         if self.sites[n].unknown.remove(&site) {
             self.note(|name| format!("{} knows {}", name(n), name(m)));
-            self.sites[n].configure();
-            self.input(n, Input::Start, Crash::No);
+            let card = self.sites[m].identity.clone();
+            if let (Some(ours), Some(theirs)) = (&mut self.sites[n].identity, card) {
+                ours.add(&theirs);
+            }
+            self.reconfigure(n);
         }
     }
 
@@ -189,6 +234,7 @@ impl World {
         (site.store, site.workload, site.restored) = (store, workload, true);
         site.restart();
         self.observers.restored(n, &self.sites[n]);
+        self.observers.may_restate(n);
         self.must_keep();
         self.input(n, Input::Start, Crash::No);
     }

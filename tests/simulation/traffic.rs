@@ -52,6 +52,7 @@ impl Traffic {
         }
         let wakes = [knobs.crash, knobs.restores, knobs.clones, knobs.malicious as u64, knobs.refuse];
         let wakes = wakes.iter().any(|knob| *knob > 0) || knobs.disk_full > 0 || knobs.operators > 0;
+        let wakes = wakes || knobs.rolls + knobs.moves > 0;
         let hours = ((now - silence.since) / HOUR) as u64;
         // Timers that double from seconds to two days, one for parts and one for each naming context asked for.
         let most = 60 + hours / 2 + 20 * knobs.sites as u64 + 4 * silence.fresh;

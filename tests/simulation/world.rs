@@ -6,16 +6,17 @@ use std::rc::Rc;
 
 use bridgehead::replication::engine::{BounceStatus, Event, Header, Input, Outcome};
 use bridgehead::replication::parts::TransferId;
-use bridgehead::replication::wire::Message;
+use bridgehead::replication::wire::{KeyId, Message};
 
 use super::dice::Dice;
+use super::identity::{Cover, Stop};
 use super::knobs::{Knobs, Topology};
 use super::malice::Malice;
 use super::observers::Observers;
 use super::site::{Came, Crash, Site};
 use super::staff::Act;
 use super::traffic::Traffic;
-use super::{setup, trace};
+use super::{identity, setup, trace};
 
 #[derive(Clone)]
 pub struct Letter {
@@ -25,6 +26,8 @@ pub struct Letter {
     pub mail: u64,
     pub header: Header,
     pub payload: Rc<Vec<u8>>,
+    /// None: keys and mailboxes stay as they are in this world.
+    pub cover: Option<Cover>,
 }
 
 pub enum Happening {
@@ -192,7 +195,8 @@ impl World {
 
     /// Every site holds what the masters hold, and no mail is on the way.
     pub fn equal(&self) -> bool {
-        self.observers.all_equal(&self.sites[..self.knobs.sites])
+        let sites = &self.sites[..self.knobs.sites];
+        self.observers.all_equal(sites) && identity::problem(sites, self.observers.mute).is_none()
     }
 
     pub fn crash(&mut self) -> Crash {
@@ -283,6 +287,9 @@ impl World {
             return;
         }
         let from = self.sites[letter.from].name.clone();
+        if self.is_stopped(n, &from, &letter) {
+            return;
+        }
         let crash = self.crash();
         let payload = if self.tamper { tampered(&letter.payload) } else { letter.payload.to_vec() };
         let header = letter.header.clone();
@@ -309,6 +316,23 @@ impl World {
         }
     }
 
+    /// What is sealed, signed or addressed as nobody goes by any more does not reach the engine.
+    fn is_stopped(&mut self, n: usize, from: &str, letter: &Letter) -> bool {
+        let (Some(cover), Some(identity)) = (&letter.cover, &self.sites[n].identity) else { return false };
+        let clock = self.sites[n].clock(self.now).as_millisecond();
+        let Err(stop) = identity.takes(from, cover, self.now, clock) else { return false };
+        self.note(|site| format!("    #{} is stopped at {}: {stop:?}", letter.mail % 1_000_000, site(n)));
+        if let Stop::Unproved(reason) = stop {
+            let (from, bytes) = (format!("{from}+b@example"), letter.payload.len() as u64);
+            let mail = letter.payload[..letter.payload.len().min(900)].to_vec();
+            self.input(n, Input::Refused { from, reason: reason.into(), bytes, mail }, Crash::No);
+        }
+        if self.dice.percent(self.knobs.bounce) {
+            self.plan(self.now + 1000, Happening::Bounce(letter.clone(), BounceStatus::Failed));
+        }
+        true
+    }
+
     pub fn input(&mut self, n: usize, input: Input, crash: Crash) -> Option<Outcome> {
         if self.sites[n].asleep {
             return None;
@@ -326,7 +350,7 @@ impl World {
 
     /// Acts on what came out of a site, and lets the observers look.
     fn came(&mut self, n: usize, came: Came) -> Option<Outcome> {
-        let Came { mails, events, outcome, swallowed } = came;
+        let Came { mails, told, events, outcome, swallowed } = came;
         if swallowed {
             self.fail(&format!("{} was refused a write and went on", self.sites[n].name));
         }
@@ -335,8 +359,13 @@ impl World {
             self.note(|site| format!("{} {event:?}", site(n)));
             self.observers.event(event);
         }
-        for (to, mail, payload) in mails {
-            self.post(n, &to, mail, payload);
+        for (to, mail, payload, signer) in mails {
+            self.post(n, &to, mail, payload, signer);
+        }
+        if self.sites[n].identity.is_some() {
+            for told in told {
+                self.plan(self.now + 1, Happening::Operate(n, Act::Consider(told)));
+            }
         }
         let sabotage = self.knobs.sabotage;
         if applied {
@@ -355,7 +384,7 @@ impl World {
         outcome
     }
 
-    fn post(&mut self, from: usize, to: &str, mail: u64, payload: Vec<u8>) {
+    fn post(&mut self, from: usize, to: &str, mail: u64, payload: Vec<u8>, signer: KeyId) {
         let Some(to) = self.sites.iter().position(|site| site.name == to) else {
             self.fail(&format!("mail to {to}, which is no site"));
         };
@@ -363,6 +392,8 @@ impl World {
         self.note(|site| format!("{} -> {} {}", site(from), site(to), trace::said(mail, &message)));
         let problem = self.observers.mail(&self.sites[from], &self.sites[to].name, &message);
         let header = self.sites[from].header(self.now, mail);
+        let cover =
+            self.sites[from].identity.as_ref().map(|identity| identity.cover(&self.sites[to].name, signer));
         let from = self.real(from);
         let problem = problem.or_else(|| self.traffic.posted(self.now, (from, to), &message, &self.knobs));
         if let Some(problem) = problem {
@@ -380,7 +411,7 @@ impl World {
         }
         self.bytes += payload.len() as u64;
         self.posted_at.push(self.now);
-        let letter = Letter { from, to, mail, header, payload: Rc::new(payload) };
+        let letter = Letter { from, to, mail, header, payload: Rc::new(payload), cover };
         self.send(letter, unlucky);
     }
 

@@ -167,6 +167,10 @@ impl Turn<'_> {
             .zip(peer.heard_at)
             .map(|(seq, at)| Heard { seq, held_ms: self.now.saturating_sub(at).max(0) as u64 });
         let mail = peer.next_seq(self.now);
+        let asks = message.hello.as_ref().is_some_and(|hello| !hello.answer);
+        if asks && !message.introductions.is_empty() {
+            peer.told_seq = Some(mail);
+        }
         peer.sent_at = Some(self.now);
         for item in &message.parts {
             let flights = peer.links.iter_mut().flat_map(|link| &mut link.chain);

@@ -50,7 +50,7 @@ impl Turn<'_> {
                 self.measure(&mut peer, heard);
             }
             if let Some(hello) = &message.hello {
-                self.greeted(from, &mut peer, hello);
+                self.greeted(from, &mut peer, hello, message.heard);
             } else {
                 self.heard_by_former_card(&mut peer);
             }
@@ -95,6 +95,11 @@ impl Turn<'_> {
             self.bound_inbox(from, &begun)?;
         }
         self.put_back(from, peer);
+        let back = |output: &Output| matches!(output, Output::Event(Event::Recovered { .. }));
+        if self.outputs.iter().any(back) {
+            // What was taken back may be signed by a key that we had before.
+            self.restate()?;
+        }
         Ok(Outcome::Taken)
     }
 

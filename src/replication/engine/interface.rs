@@ -179,6 +179,11 @@ pub enum Event {
         context: String,
         master: String,
     },
+    /// A naming context goes by the present name of the site that masters it.
+    MasterRenamed {
+        context: String,
+        master: String,
+    },
     /// The site's replicas and ours were proved equal.
     Equal {
         site: String,

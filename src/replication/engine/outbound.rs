@@ -25,6 +25,7 @@ impl Turn<'_> {
     /// The engine begins to run: sites that never answered are greeted, the others get what was committed
     /// since the engine heard of a commit last.
     pub(super) fn start(&mut self) -> Result<(), StoreError> {
+        self.rename_masters()?;
         self.restate()?;
         self.each_other_partner(None, |turn, partner, peer| {
             // A card that changed is told again, until it is heard.

@@ -3,24 +3,26 @@
 //! PROMISES
 //!   A site is told of our new card until it says that it goes by it; until then what goes to it is signed by the
 //!   key that it knows. A site that missed several cards gets the way from any of them to the present one.
+//!   What we tell of others is told again until the site says that it heard that very message.
 //!   After our keys were renewed, every naming context of ours is stated again under the new key, so that
 //!   hubs need no word of the former one for long.
 //!   What a site tells of itself or of others changes nothing here: it goes out for the pinned cards to decide.
 
 use sha2::{Digest as _, Sha256};
 
-use super::Output;
 use super::config::Partner;
 use super::turn::{Turn, sooner};
+use super::{Event, Output};
+use crate::directory::context::put_context;
 use crate::directory::{StoreError, Table, commit};
 use crate::replication::checkpoint::SignedCheckpoint;
 use crate::replication::pacing::millis;
 use crate::replication::peer::Peer;
-use crate::replication::wire::{self, Hello, KeyId, Pinned, key_id};
+use crate::replication::wire::{self, Heard, Hello, KeyId, Pinned, key_id};
 
 impl Turn<'_> {
     /// The site says who it is, what it takes, and whom it takes us for.
-    pub(super) fn greeted(&mut self, from: &str, peer: &mut Peer, hello: &Hello) {
+    pub(super) fn greeted(&mut self, from: &str, peer: &mut Peer, hello: &Hello, of: Option<Heard>) {
         let heard = card_name(&hello.card);
         let news = match self.config.known(from).and_then(|known| known.card.as_ref()) {
             Some(pinned) => card_name(&pinned.text) != heard,
@@ -33,7 +35,11 @@ impl Turn<'_> {
         }
         peer.takes_bytes_max = Some(hello.part_bytes_max);
         peer.pinned = hello.pinned;
-        if self.goes_by_our_card(peer) {
+        // What we told of others is in no other word of the site.
+        if of.map(|of| of.seq) == peer.told_seq {
+            peer.told_seq = None;
+        }
+        if self.goes_by_our_card(peer) && peer.told_seq.is_none() {
             peer.hello_at = None;
             peer.hellos = 0;
             // What waited for our new key to be known.
@@ -142,6 +148,23 @@ impl Turn<'_> {
     fn is_ours(&self, id: &KeyId) -> bool {
         let own = [self.config.key.verifying_key()];
         own.iter().chain(&self.config.succession.former_keys).any(|key| key_id(key) == *id)
+    }
+
+    /// Sites get other names: a naming context of a site that is not known any more goes by the one whose pinned card
+    /// says that it masters it. Its history goes on, if the key is the same.
+    pub(super) fn rename_masters(&mut self) -> Result<(), StoreError> {
+        for at in 0..self.contexts.len() {
+            let record = &self.contexts[at];
+            let (before, context) = (&record.master, record.dn.to_string());
+            if *before == self.config.site || self.config.known(before).is_some() {
+                continue;
+            }
+            let Some(master) = self.config.master(&context).map(|site| site.site.clone()) else { continue };
+            self.contexts[at].master = master.clone();
+            put_context(self.tx, &self.contexts[at])?;
+            self.event(Event::MasterRenamed { context, master });
+        }
+        Ok(())
     }
 
     /// After our keys were renewed: each naming context of ours at its next USN, unchanged, for the new key to sign.
