@@ -22,7 +22,7 @@ use crate::directory::context::{self, ContextRecord};
 use crate::directory::dn::Dn;
 use crate::directory::export::{self, ExportError, Options};
 use crate::directory::ldif::Writer;
-use crate::directory::sqlite::{SqliteReader, SqliteStore};
+use crate::directory::sqlite::{FILE, SqliteReader, SqliteStore};
 use crate::directory::{StoreError, filter, lookup};
 use crate::replication::engine::{Engine, Input};
 
@@ -43,7 +43,14 @@ fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Res
     let socket = config.site.control_socket();
     if let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
         let operation = Operation::Import { file: file.map(str::to_owned), progress };
-        let answer = daemon.ask(&operation, Some(input), &mut io::stdout(), &mut io::stderr());
+        let mut input = Watched { input, failed: None };
+        let answer = daemon.ask(&operation, Some(&mut input), &mut io::stdout(), &mut io::stderr());
+        if let Some(error) = input.failed {
+            return Err(Failure::new(
+                IO,
+                format!("{}: {error}; nothing was imported", file.unwrap_or("the change")),
+            ));
+        }
         return answer.or_fail(IO, || "the daemon went away; whether it imported is not known".to_owned());
     }
     let mut engine = Engine::new(engine_config(config, &site::read_key(config)?));
@@ -70,6 +77,22 @@ fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Res
     Ok(OK)
 }
 
+/// Input that remembers whether it could be read: the daemon takes none of it that does not come to its end.
+struct Watched<'i> {
+    input: &'i mut dyn Read,
+    failed: Option<String>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed = Some(error.to_string());
+            }
+        })
+    }
+}
+
 pub(super) fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
     SqliteStore::open(&config.site.data).map_err(|error| Failure::new(TRY_AGAIN, error))
 }
@@ -79,6 +102,13 @@ pub(super) fn view<T>(
     config: &Config,
     look: impl FnOnce(&dyn ReadStore) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    if !config.site.data.join(FILE).exists() {
+        let message = format!(
+            "nothing is stored in {} yet: `bridgehead run` or the first `bridgehead import` begins",
+            config.site.data.display()
+        );
+        return Err(Failure::new(UNAVAILABLE, message));
+    }
     let mut reader = SqliteReader::open(&config.site.data).or_fail(TRY_AGAIN, || "the store".to_owned())?;
     let snapshot = reader.snapshot().or_fail(TRY_AGAIN, || "the store".to_owned())?;
     look(&snapshot)

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::failure::{Failure, IO, NO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
-use super::site;
+use super::{directory, site};
 use crate::config::Config;
 use crate::control::conversation;
 use crate::control::operation::Operation;
-use crate::daemon::engine_config;
-use crate::directory::sqlite::SqliteReader;
+use crate::daemon::{engine_config, trust};
+use crate::replication::engine::hold::{self, HoldVerdict};
+use crate::replication::engine::quarantine;
 use crate::replication::status::{self, PartnerStatus, Status};
 
 /// How often a waiting command looks.
@@ -23,8 +24,14 @@ pub fn status(json: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let status = read(&config)?;
     let daemon = if json { measured(&config)? } else { None };
-    let whole = Whole { status, daemon };
-    show(json, &whole, |out| print(&whole.status, out))?;
+    let waits = waits(&config)?;
+    let whole = Whole { status, waits, daemon };
+    // Whoever may not speak to the daemon is told nothing about it.
+    let stopped = matches!(conversation::connect(&config.site.control_socket()), Ok(None));
+    show(json, &whole, |out| {
+        print(&whole.status, stopped, out)?;
+        whole.waits.print(out)
+    })?;
     Ok(OK)
 }
 
@@ -52,7 +59,48 @@ pub(super) fn show<T: serde::Serialize>(
 struct Whole {
     #[serde(flatten)]
     status: Status,
+    waits: Waits,
     daemon: Option<serde_json::Value>,
+}
+
+/// What waits for a person.
+#[derive(serde::Serialize)]
+struct Waits {
+    holds: usize,
+    /// Sites whose cards wait for approval.
+    cards: Vec<String>,
+    quarantined: u64,
+}
+
+fn waits(config: &Config) -> Result<Waits, Failure> {
+    let offered = trust::offered(config).or_fail(IO, || config.site.offered().display().to_string())?;
+    let cards = offered.iter().map(|offered| offered.card.name().to_owned()).collect();
+    directory::view(config, |read| {
+        let store = || "the store".to_owned();
+        let holds = hold::holds(read).or_fail(TRY_AGAIN, store)?;
+        let holds = holds.iter().filter(|hold| hold.verdict == HoldVerdict::Waiting).count();
+        Ok(Waits { holds, cards, quarantined: quarantine::count(read).or_fail(TRY_AGAIN, store)? })
+    })
+}
+
+impl Waits {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Waits { holds, cards, quarantined } = self;
+        if *holds == 0 && cards.is_empty() && *quarantined == 0 {
+            return Ok(());
+        }
+        writeln!(out, "\nWaiting for you")?;
+        if *holds > 0 {
+            writeln!(out, "  {holds} to be approved or rejected: `bridgehead hold list`")?;
+        }
+        if !cards.is_empty() {
+            writeln!(out, "  the card of {}: `bridgehead site list`", cards.join(" and of "))?;
+        }
+        if *quarantined > 0 {
+            writeln!(out, "  {quarantined} kept that took no effect: `bridgehead quarantine list`")?;
+        }
+        Ok(())
+    }
 }
 
 fn measured(config: &Config) -> Result<Option<serde_json::Value>, Failure> {
@@ -68,21 +116,28 @@ fn measured(config: &Config) -> Result<Option<serde_json::Value>, Failure> {
 pub fn read(config: &Config) -> Result<Status, Failure> {
     let key = site::read_key(config)?;
     let engine = engine_config(config, &key);
-    let mut reader = SqliteReader::open(&config.site.data).or_fail(TRY_AGAIN, || "the store".to_owned())?;
-    let snapshot = reader.snapshot().or_fail(TRY_AGAIN, || "the store".to_owned())?;
-    status::status(&snapshot, &engine, Timestamp::now()).or_fail(TRY_AGAIN, || "the store".to_owned())
+    directory::view(config, |read| {
+        status::status(read, &engine, Timestamp::now()).or_fail(TRY_AGAIN, || "the store".to_owned())
+    })
 }
 
-fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
+fn print(status: &Status, stopped: bool, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "Site {}", status.site)?;
+    if stopped {
+        writeln!(out, "The daemon does not run: nothing is sent or taken until `bridgehead run`.")?;
+    }
     writeln!(out, "\nNaming contexts")?;
     for context in &status.contexts {
         let proved = if context.verified { "verified" } else { "not verified" };
+        let standing = match (context.master == status.site, context.standing) {
+            (true, "follows") => "mastered here".to_owned(),
+            (_, standing) => format!("{proved}, {standing}"),
+        };
         writeln!(out, "  {}", context.context)?;
         writeln!(
             out,
-            "    master {}, {} entries, USN {}, {proved}, {}",
-            context.master, context.entries, context.position.usn, context.standing
+            "    master {}, {} entries, USN {}, {standing}",
+            context.master, context.entries, context.position.usn
         )?;
         writeln!(out, "    digest {}", context.digest)?;
         if let Some(reason) = &context.reason {
@@ -98,15 +153,16 @@ fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     }
     for partner in &status.partners {
         let when = |time: &Option<String>| time.clone().unwrap_or_else(|| "never".to_owned());
-        let equal = partner.contexts.iter().filter(|context| context.equal).count();
+        let shared = partner.contexts.iter().filter(|context| context.wanted).count();
+        let equal = partner.contexts.iter().filter(|context| context.wanted && context.equal).count();
         writeln!(out, "  {}: {} ({})", partner.site, word(partner), partner.reason)?;
         writeln!(out, "    heard {}, sent {}", when(&partner.last_heard), when(&partner.last_sent))?;
-        writeln!(
-            out,
-            "    {equal} of {} naming contexts equal, {} behind",
-            partner.contexts.len(),
-            partner.behind
-        )?;
+        writeln!(out, "    {equal} of {} naming contexts equal, {} behind", shared, partner.behind)?;
+        for context in &partner.contexts {
+            if let Some(reason) = &context.reason {
+                writeln!(out, "    {}: {reason}", context.context)?;
+            }
+        }
         if let Some((received, expected)) = partner.contexts.iter().find_map(|context| context.received) {
             writeln!(out, "    a transfer comes in: {received} of {expected} parts")?;
         }

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::control::conversation;
 use crate::control::operation::{self, Operation, Word};
 use crate::daemon::engine_config;
+use crate::directory::context;
 use crate::replication::engine::config::same_context;
 use crate::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use crate::replication::engine::{Engine, Output};
@@ -49,6 +50,14 @@ pub fn purge(site: &Connected) -> Result<u8, Failure> {
     let config = site::load(&site.site.config)?;
     if config.partners.iter().any(|partner| partner.card.name() == site.name) {
         let message = format!("{} is connected and would send its entries again; detach it first", site.name);
+        return Err(Failure::new(UNAVAILABLE, message));
+    }
+    let held = view(&config, |read| {
+        let contexts = context::contexts(read).or_fail(TRY_AGAIN, || "the store".to_owned())?;
+        Ok(contexts.iter().any(|record| record.master == site.name))
+    })?;
+    if !held || site.name == config.site.name {
+        let message = format!("no naming context that a former site {} masters is held here", site.name);
         return Err(Failure::new(UNAVAILABLE, message));
     }
     say(&config, &Word::Purge { site: site.name.clone(), dry_run: site.dry_run })

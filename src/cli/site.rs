@@ -101,6 +101,11 @@ pub fn add(card_file: &Path, file: &Path) -> Result<u8, Failure> {
 fn succeed(config: &Config, text: &str) -> Result<Option<u8>, Failure> {
     let card = Card::parse_verified(text).or_fail(DATA, || "the card is refused".to_owned())?;
     let name = card.name();
+    if name == config.site.name {
+        let message =
+            format!("this is the card of {name}, this site itself; give it to the other site and add theirs");
+        return Err(Failure::new(DATA, message));
+    }
     let Some(known) = config.partners.iter().find(|partner| partner.card.name() == name) else {
         return Ok(None);
     };

@@ -6,14 +6,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::checkpoint::SignedCheckpoint;
-use super::engine::config::same_context;
-use super::engine::hold::{Hold, HoldKind, holds};
+use super::engine::config::{Passage, same_context};
+use super::engine::due::{Due, budget_opens, next_due};
+use super::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use super::engine::restore::loss;
 use super::engine::turn::point;
 use super::engine::{EngineConfig, Partner, Shown};
 use super::pacing::millis;
 use super::parts::Assembly;
-use super::peer::{Millis, Peer, TroubleKind};
+use super::peer::{Link, Millis, Peer, TroubleKind};
+use super::schedule::Schedule;
+use super::wire::Standing;
 use crate::directory::context::{ContextRecord, contexts};
 use crate::directory::{Read, StoreError, Table};
 
@@ -57,7 +60,7 @@ pub struct PartnerStatus {
     /// RFC 3339, UTC.
     pub last_heard: Option<String>,
     pub last_sent: Option<String>,
-    /// Naming contexts that the site does not hold as we do, by its last vector, and those in which we are behind it.
+    /// Naming contexts that may pass between the site and us and that it does not hold as we do, by its last vector.
     pub behind: u64,
     /// When its replicas and ours were last proved equal: by an answer to a message that we sent at `asked` or later.
     pub equal: Option<String>,
@@ -74,10 +77,12 @@ pub struct PartnerContext {
     pub context: String,
     pub position: Option<Shown>,
     pub equal: bool,
-    /// The site holds it or would take it.
+    /// It may pass between the site and us, and the site holds it or would take it.
     pub wanted: bool,
     /// Transfers on their way to it.
     pub in_flight: u64,
+    /// Why it is not equal, for people.
+    pub reason: Option<String>,
     /// Parts received and expected of the transfer that comes in.
     pub received: Option<(u32, u32)>,
 }
@@ -142,19 +147,26 @@ fn standing(
     record: &ContextRecord,
 ) -> Result<(&'static str, Option<String>, Option<String>), StoreError> {
     let name = record.dn.to_string();
-    let decide = |id: u64| Some(format!("`bridgehead hold show {id}`, then approve or reject it"));
+    let decide = |id: u64, verdict: HoldVerdict| match verdict {
+        HoldVerdict::Rejected => {
+            format!("nothing: it was rejected; `bridgehead hold approve {id}` undoes that")
+        }
+        HoldVerdict::Waiting => format!("`bridgehead hold show {id}`, then approve or reject it"),
+        HoldVerdict::Approved => "it was approved and is on its way".to_owned(),
+    };
     if let Some(hold) = holds(read)?.into_iter().find(|hold| same_context(&hold.context, &name)) {
-        let Hold { id, site, deletions, entries, target, .. } = hold;
+        let Hold { id, site, deletions, entries, target, verdict, .. } = hold;
+        let next = Some(decide(id, verdict));
         return Ok(match hold.kind {
             HoldKind::Deletions => (
                 "held",
                 Some(format!("a transfer from {site} would delete {deletions} of {entries} entries")),
-                decide(id),
+                next,
             ),
             HoldKind::Fork => (
                 "forked",
                 Some(format!("{site} holds another history, at USN {} of {}", target.usn, target.invocation)),
-                decide(id),
+                next,
             ),
         });
     }
@@ -178,6 +190,7 @@ fn partner_status(
 ) -> Result<PartnerStatus, StoreError> {
     let mut contexts = Vec::with_capacity(peer.links.len());
     let assemblies = Assembly::all_from(read, &partner.site)?;
+    let spent = budget_opens(partner, peer, now) > now;
     for link in &peer.links {
         let record = records.iter().find(|record| same_context(&record.dn.to_string(), &link.context));
         let own = record.and_then(point);
@@ -186,11 +199,15 @@ fn partner_status(
             let said = manifest.and_then(|manifest| manifest.checkpoint.claimed().ok());
             said.is_some_and(|said| same_context(&said.context.to_string(), &link.context))
         });
+        let equal = link.theirs == own;
+        let wanted = link.wanted && passes(config, partner, record, &link.context);
+        let reason = (wanted && !equal).then(|| why_unequal(config, link, record, spent, now));
         contexts.push(PartnerContext {
             context: link.context.clone(),
             position: link.theirs.map(|(position, _)| position.into()),
-            equal: link.theirs == own,
-            wanted: link.wanted,
+            equal,
+            wanted,
+            reason,
             in_flight: link.chain.len() as u64,
             received: coming.map(|assembly| assembly.count()).map(|(of, present)| (present, of)),
         });
@@ -211,18 +228,71 @@ fn partner_status(
     })
 }
 
+/// Whether the naming context goes to the site or comes from it, as the link is configured.
+fn passes(config: &EngineConfig, partner: &Partner, record: Option<&ContextRecord>, context: &str) -> bool {
+    let ours = record.is_some_and(|record| record.master == config.site);
+    let goes = record.is_some_and(|record| record.master != partner.site)
+        && match &partner.outbound {
+            Passage::Own => ours,
+            passage => passage.lets(context),
+        };
+    let comes = match &partner.inbound {
+        Passage::Own => config.master(context).is_some_and(|known| known.site == partner.site),
+        passage => passage.lets(context),
+    };
+    goes || (comes && !ours)
+}
+
+/// Why the site and we do not hold the same of a naming context.
+fn why_unequal(
+    config: &EngineConfig,
+    link: &Link,
+    record: Option<&ContextRecord>,
+    spent: bool,
+    now: Millis,
+) -> String {
+    let waits = if spent { "waits for tomorrow: its bytes of today are spent" } else { "waits to be sent" };
+    if record.is_none() && config.master(&link.context).is_none() {
+        return "not taken: no known site masters it; `bridgehead site list` shows cards that wait"
+            .to_owned();
+    }
+    match link.standing {
+        Standing::Held => {
+            return "held there: its administrator is to look at `bridgehead hold list`".to_owned();
+        }
+        Standing::Forked => return "forked there: it continues in two histories".to_owned(),
+        Standing::Recovering => return "that site takes back what it lost".to_owned(),
+        Standing::Follows => {}
+    }
+    if link.awaits_file(now) {
+        return "its first load is on its way by file".to_owned();
+    }
+    let stands = |what: String| match (link.theirs, record.map(|record| record.position)) {
+        (Some((theirs, _)), Some(ours)) => format!("at USN {} there, {} here; {what}", theirs.usn, ours.usn),
+        (None, Some(ours)) if ours.usn > 0 => format!("not there yet, at USN {} here; {what}", ours.usn),
+        _ => format!("not here yet; {what}"),
+    };
+    if let Some(last) = link.chain.iter().map(|flight| flight.at).max() {
+        return stands(if link.chain.iter().all(|flight| flight.next == 0) {
+            waits.to_owned()
+        } else {
+            format!("last sent at {}, not acknowledged", shown_time(last))
+        });
+    }
+    stands(match (link.push_at, link.ask_at) {
+        (Some(_), _) => waits.to_owned(),
+        (None, Some(_)) if link.asks > 0 => format!("asked for {} times", link.asks),
+        (None, Some(_)) => "expected".to_owned(),
+        (None, None) => "nothing is on its way".to_owned(),
+    })
+}
+
 fn peer_state(
     config: &EngineConfig,
     partner: &Partner,
     peer: &Peer,
     now: Millis,
 ) -> (PeerState, String, String) {
-    let next = |what: &str, at: Option<Millis>| match at {
-        Some(at) => format!("{what} at {}", shown_time(at.max(now))),
-        None => what.to_owned(),
-    };
-    let heartbeat = millis(config.timing.heartbeat);
-    let beat = peer.sent_at.map(|at| at + heartbeat);
     if partner.paused || peer.paused {
         return (
             PeerState::Paused,
@@ -230,33 +300,72 @@ fn peer_state(
             "nothing is sent until it is resumed".into(),
         );
     }
+    let due = next_due(config, partner, peer, now);
+    let next = match due {
+        Some((at, why)) => format!("{} at {}", due_in_words(why), shown_time(at.max(now))),
+        None if partner.schedule == Schedule::Never => "nothing is sent: its schedule is never".to_owned(),
+        None => "nothing is due".to_owned(),
+    };
     if let Some(trouble) = &peer.trouble {
-        let again = next("try again", peer.retry_at.or(peer.hello_at).or(beat));
-        let state = match trouble.kind {
-            TroubleKind::Delayed => PeerState::Delayed,
-            TroubleKind::Bouncing => PeerState::Bouncing,
-            TroubleKind::Refused => PeerState::Refused,
+        let (state, what) = match trouble.kind {
+            TroubleKind::Delayed => (PeerState::Delayed, "mail to it is delayed"),
+            TroubleKind::Bouncing => (PeerState::Bouncing, "mail to it comes back"),
+            TroubleKind::Refused => (PeerState::Refused, "our next hop refuses mail to it"),
         };
-        return (state, trouble.text.clone(), again);
+        let since = shown_time(trouble.since);
+        let advice = advice(&trouble.text).map_or_else(String::new, |advice| format!("; {advice}"));
+        return (state, format!("{what} since {since}: {}", trouble.text), format!("{next}{advice}"));
     }
     if !peer.answered {
-        return (PeerState::New, "it has not answered yet".into(), next("hello", peer.hello_at));
+        return (PeerState::New, "it has not answered yet".into(), next);
     }
-    let patience = heartbeat.saturating_mul(i64::from(config.timing.quiet_heartbeats));
-    if peer.heard_at.is_none_or(|at| now - at > patience) {
+    let patience = millis(config.timing.heartbeat).saturating_mul(i64::from(config.timing.quiet_heartbeats));
+    if !partner.one_way && peer.heard_at.is_none_or(|at| now - at > patience) {
         let reason =
             peer.heard_at.map_or("never heard".into(), |at| format!("not heard since {}", shown_time(at)));
-        return (PeerState::Quiet, reason, next("heartbeat", beat));
+        return (PeerState::Quiet, reason, next);
     }
     if let Some(link) = peer.links.iter().find(|link| link.awaits_file(now)) {
         let reason = "it answers; its first load is on its way by file".to_owned();
+        let until = link.by_file.map(shown_time).unwrap_or_default();
         return (
             PeerState::Up,
             reason,
-            next("the first load by mail, unless the file is taken,", link.by_file),
+            format!("the first load by mail, unless the file is taken, at {until}"),
         );
     }
-    (PeerState::Up, "it answers".into(), next("heartbeat", beat))
+    let reason = if partner.one_way { "nothing comes back over this link" } else { "it answers" };
+    (PeerState::Up, reason.into(), next)
+}
+
+fn due_in_words(why: Due) -> &'static str {
+    match why {
+        Due::Hello => "hello",
+        Due::Changes => "changes leave",
+        Due::Parts => "more parts leave",
+        Due::Budget => "its bytes of today are spent; more parts leave",
+        Due::Again => "what was not acknowledged is sent again",
+        Due::Missing => "what is missing here is asked for",
+        Due::Question => "it is asked once more",
+        Due::Comparison => "digests are compared",
+        Due::Acknowledgement => "an acknowledgement leaves",
+        Due::Repeat => "everything is sent again",
+        Due::Heartbeat => "heartbeat",
+    }
+}
+
+/// What to look at, by the enhanced status code (RFC 3463) of a refusal.
+fn advice(text: &str) -> Option<&'static str> {
+    let code =
+        text.split(|c: char| !(c.is_ascii_digit() || c == '.')).find_map(|word| word.strip_prefix("5."))?;
+    let (subject, detail) = code.split_once('.')?;
+    match (subject, detail) {
+        ("1", _) => Some("ask whether its mailbox, as `site list` shows it, is still right"),
+        ("2", "2") => Some("its mailbox is full"),
+        ("2", "3") | ("3", "4") => Some("messages become smaller by themselves, down to 16 KiB"),
+        ("7", _) => Some("a filter or policy on the way is to let replication mail pass"),
+        _ => None,
+    }
 }
 
 /// RFC 3339, UTC, whole seconds.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use super::{said, status};
-use crate::support::{Direct, SOON, await_true};
+use crate::support::{Direct, SOON, await_true, path_text};
 
 fn people(count: usize) -> String {
     let mut text = String::new();
@@ -55,6 +55,13 @@ fn a_mass_deletion_waits_for_a_person() {
     let context = pair.tokyo.context_status("ou=paris,o=Example").unwrap();
     assert_eq!(context["standing"], "held");
     assert!(context["next"].as_str().unwrap().contains(&format!("hold show {id}")), "{context:#}");
+    assert_eq!(pair.tokyo.status()["waits"]["holds"], 1);
+    assert!(pair.tokyo.ok(&["status"]).contains("1 to be approved or rejected: `bridgehead hold list`"));
+    let there = pair.paris.ok(&["status"]);
+    assert!(there.contains("ou=paris,o=Example: held there: its administrator"), "{there}");
+    pair.tokyo.ok(&["hold", "reject", &id]);
+    assert!(pair.tokyo.ok(&["status"]).contains("it was rejected; `bridgehead hold approve"));
+    assert_eq!(pair.tokyo.status()["waits"]["holds"], 0);
     pair.tokyo.ok(&["hold", "approve", &id]);
     pair.paris.sync(SOON);
     assert_eq!(entries(&pair), 21);
@@ -71,6 +78,9 @@ fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
     assert_ne!(pair.tokyo.status()["partners"][0]["state"], "paused");
     assert!(pair.tokyo.ok(&["refresh", "paris", "--dry-run"]).contains("nothing to do"), "they are equal");
     assert_eq!(status(&pair.tokyo.run(&["refresh", "nowhere"])), 69);
+    for other in ["nowhere", "tokyo"] {
+        assert_eq!(status(&pair.tokyo.run(&["site", "purge", other, "--dry-run"])), 69, "{other}");
+    }
     pair.tokyo.ok(&["site", "pause", "paris"]);
     assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused");
     assert!(pair.tokyo.ok(&["site", "resume", "paris", "--dry-run"]).contains("would be resumed"));
@@ -121,4 +131,28 @@ fn a_load_of_many_parts_says_how_far_it_is() {
     // Nobody looks at a pipe: no bar in it.
     let output = pair.paris.run(&["export"]);
     assert!(output.stderr.is_empty(), "{}", said(&output));
+}
+
+#[test]
+fn status_says_that_no_daemon_runs() {
+    let mut pair = Direct::prepare("stopped");
+    let early = pair.paris.run(&["status"]);
+    assert_eq!(status(&early), 69);
+    assert!(said(&early).contains("nothing is stored in"), "{}", said(&early));
+    let own = pair.paris.directory.join("own.card");
+    fs::write(&own, pair.paris.ok(&["card"])).unwrap();
+    let mistaken = pair.paris.run(&["site", "add", path_text(&own)]);
+    assert_eq!(status(&mistaken), 65);
+    assert!(said(&mistaken).contains("this site itself"), "{}", said(&mistaken));
+    pair.paris.start();
+    assert!(!pair.paris.ok(&["status"]).contains("does not run"));
+    let unread = pair.paris.run(&["import", path_text(&pair.paris.directory)]);
+    assert_eq!(status(&unread), 74);
+    assert!(
+        said(&unread).contains("directory") && said(&unread).contains("nothing was imported"),
+        "{}",
+        said(&unread)
+    );
+    pair.paris.stop();
+    assert!(pair.paris.ok(&["status"]).contains("The daemon does not run: nothing is sent or taken"));
 }

@@ -299,7 +299,7 @@ impl Statements {
     }
 }
 
-const FILE: &str = "directory.db";
+pub const FILE: &str = "directory.db";
 const LOCK_FILE: &str = "lock";
 /// The layout of the tables.
 const SCHEMA: i64 = 1;

@@ -195,7 +195,12 @@ impl Turn<'_> {
         let since =
             peer.trouble.as_ref().filter(|trouble| trouble.kind == kind).map_or(self.now, |t| t.since);
         let text: String = text.chars().take(300).collect();
-        peer.trouble = Some(Trouble { kind, since, text: text.clone() });
+        let coded = if enhanced.is_empty() || text.contains(enhanced) {
+            text.clone()
+        } else {
+            format!("{enhanced} {text}")
+        };
+        peer.trouble = Some(Trouble { kind, since, text: coded });
         self.event(Event::Bounced { site: to.to_owned(), status, enhanced: enhanced.to_owned(), text });
         match status {
             BounceStatus::TooLarge if self.part_limit(partner, &peer) > PART_BYTES_MIN => {

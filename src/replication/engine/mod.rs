@@ -24,6 +24,7 @@ pub mod apply;
 pub mod bundle;
 pub mod compare;
 pub mod compose;
+pub mod due;
 pub mod config;
 pub mod hold;
 pub mod inbound;

@@ -10,7 +10,7 @@ use super::turn::{Turn, point, sooner};
 use crate::directory::{ContextRecord, StoreError};
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
-use crate::replication::peer::{Flight, Millis, Peer};
+use crate::replication::peer::{Flight, Peer};
 
 impl Turn<'_> {
     /// What is due to a site that cannot answer: changes at once, everything now and then.
@@ -54,11 +54,5 @@ impl Turn<'_> {
             }
         }
         Ok(())
-    }
-
-    /// When the next full load is due on a link that cannot ask for it.
-    pub(super) fn repeat_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
-        let repeats = peer.links.iter().filter_map(|link| link.repeat_at);
-        partner.one_way.then(|| repeats.min()).flatten()
     }
 }

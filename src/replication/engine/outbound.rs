@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use super::Event;
 use super::config::Partner;
-use super::serve::{PROBE_PARTS, in_flight};
+use super::due::{BURST_MS, next_due};
+use super::serve::PROBE_PARTS;
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
 use crate::replication::pacing::millis;
@@ -16,10 +17,6 @@ use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
 use crate::replication::provenance::Carriers;
 use crate::replication::wire::Standing;
-
-/// Messages so close to one another are one burst.
-const BURST_MS: Millis = 60_000;
-const DAY_MS: Millis = 86_400_000;
 
 impl Turn<'_> {
     /// The engine begins to run: sites that never answered are greeted, the others get what was committed
@@ -106,39 +103,7 @@ impl Turn<'_> {
 
     /// When the site's record wants attention.
     pub(super) fn next_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
-        if partner.paused || peer.paused {
-            return None;
-        }
-        let due = if peer.answered { self.answered_due(partner, peer) } else { peer.hello_at }?;
-        let open = |at: Millis| jiff::Timestamp::from_millisecond(at).ok();
-        // What was begun is brought to its end.
-        let burst = peer.burst_at.filter(|at| due.max(self.now) - at > BURST_MS).and_then(open);
-        partner.schedule.open_from(open(due)?, burst).map(|at| at.as_millisecond())
-    }
-
-    fn answered_due(&self, partner: &Partner, peer: &Peer) -> Option<Millis> {
-        let heartbeat = peer.sent_at.map_or(self.now, |at| at + millis(self.config.timing.heartbeat));
-        let links = peer.links.iter().flat_map(|link| [link.push_at, link.ask_at, link.verify_at]).flatten();
-        let unsent = self.may_send_parts(peer).then(|| self.budget_opens(partner, peer));
-        let repeat = self.repeat_due(partner, peer);
-        let timers = [repeat, peer.hello_at, peer.answer_at, peer.ask_again_at, peer.retry_at, unsent];
-        links.chain(timers.into_iter().flatten()).chain([heartbeat]).min()
-    }
-
-    /// When bytes may be sent: now, or at the beginning of the next day (UTC).
-    pub(super) fn budget_opens(&self, partner: &Partner, peer: &Peer) -> Millis {
-        let today = self.now.div_euclid(DAY_MS);
-        let spent = if peer.day.0 == today { peer.day.1 } else { 0 };
-        let left = partner.day_bytes_max.is_none_or(|budget| spent < budget);
-        if left { self.now } else { (today + 1) * DAY_MS }
-    }
-
-    /// Parts wait and the window has room.
-    pub(super) fn may_send_parts(&self, peer: &Peer) -> bool {
-        peer.links.iter().any(|link| {
-            let room = in_flight(&link.chain) < self.config.timing.window_bytes;
-            link.chain.iter().any(|flight| !flight.again.is_empty() || (flight.next < flight.parts && room))
-        })
+        next_due(self.config, partner, peer, self.now).map(|(at, _)| at)
     }
 
     /// Speaks with every site that is due. `due` is what was known before this turn.

@@ -9,18 +9,20 @@ use crate::directory::commit::Commit;
 use crate::directory::context::create_context;
 use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Dn};
+use crate::replication::engine::config::Passage;
 use crate::replication::engine::{
     Engine, EngineConfig, Event, Header, Input, Output, Partner, Succession, Timing,
 };
+use crate::replication::schedule::Schedule;
+use crate::replication::status::{PeerState, status};
 use crate::replication::wire::{Message, Standing, VectorItem};
 
 const CONTEXT: &str = "ou=paris,o=Example";
 const START: i64 = 1_800_000_000_000;
 const HOUR: i64 = 3_600_000;
 
-/// Paris, in touch with Tokyo, has something for it; each mail is answered by its next hop with this reply.
-/// How many mails left within the time, and how often parts became smaller.
-fn sent_within(time: i64, (reply, enhanced): (u16, &str)) -> (usize, usize) {
+/// Paris, with something for Tokyo, which is about to be heard first: what to give the engine, last first.
+fn paris(tokyo: Partner) -> (MemoryStore, Engine, Vec<Input>) {
     let mut store = MemoryStore::new();
     let mut tx = store.begin();
     create_context(&mut tx, &Dn::parse(CONTEXT).unwrap(), "paris", Uuid::from_u128(1)).unwrap();
@@ -29,20 +31,27 @@ fn sent_within(time: i64, (reply, enhanced): (u16, &str)) -> (usize, usize) {
     commit.apply(&Change::Put { dn: Dn::parse(CONTEXT).unwrap(), uuid: None, attributes }).unwrap();
     commit.finish().unwrap();
     tx.commit();
-    let mut engine = Engine::new(EngineConfig {
+    let engine = Engine::new(EngineConfig {
         site: "paris".into(),
         key: SigningKey::from_bytes(&[1; 32]),
         card: "paris".into(),
         succession: Succession::default(),
         known: Vec::new(),
-        partners: vec![Partner { part_bytes_max: 64 << 10, ..Partner::new("tokyo") }],
+        partners: vec![tokyo],
         timing: Timing::default(),
     });
     let wanted =
         VectorItem { context: CONTEXT.into(), position: None, digest: None, standing: Standing::Follows };
     let header = Header { seq: START as u64, time: Timestamp::UNIX_EPOCH, message_id: None };
     let payload = Message::new(vec![wanted]).encode();
-    let mut inputs = vec![Input::Received { from: "tokyo".into(), header, payload }, Input::Start];
+    (store, engine, vec![Input::Received { from: "tokyo".into(), header, payload }, Input::Start])
+}
+
+/// Each mail is answered by the next hop with this reply: how many mails left within the time, and how often parts
+/// became smaller.
+fn sent_within(time: i64, (reply, enhanced): (u16, &str)) -> (usize, usize) {
+    let (mut store, mut engine, mut inputs) =
+        paris(Partner { part_bytes_max: 64 << 10, ..Partner::new("tokyo") });
     let (mut mails, mut smaller, mut now) = (0, 0, START);
     while now < START + time && mails < 10_000 {
         let mut tx = store.begin();
@@ -79,4 +88,59 @@ fn a_full_mailbox_is_no_reason_for_smaller_parts() {
     let (mails, smaller) = sent_within(HOUR, (552, "5.2.2"));
     assert_eq!(smaller, 0);
     assert!((3..=HOUR as usize / 20_000 + 5).contains(&mails), "{mails} mails in an hour");
+}
+
+/// What `status` says of Tokyo a while after something was to leave for it: the state, why, what is next, and how it is with
+/// the naming context.
+fn told(tokyo: Partner, replies: &str) -> (PeerState, [String; 3]) {
+    let (mut store, mut engine, mut inputs) = paris(tokyo);
+    let mut now = START;
+    for _ in 0..5 {
+        let mut tx = store.begin();
+        let input = inputs.pop().unwrap_or(Input::Tick);
+        engine.handle(&mut tx, Timestamp::from_millisecond(now).unwrap(), input).unwrap();
+        tx.commit();
+        while let Some(output) = engine.output() {
+            if let (Output::Mail { to, mail, .. }, false) = (output, replies.is_empty()) {
+                let (enhanced, text) = (replies.to_owned(), "no".to_owned());
+                inputs.push(Input::SendFailed { to, mail, reply: 550, enhanced, text });
+            }
+        }
+        now += 2_000;
+    }
+    let status = status(&store, engine.config(), Timestamp::from_millisecond(now).unwrap()).unwrap();
+    let partner = status.partners.into_iter().next().unwrap();
+    let context = partner.contexts[0].reason.clone().unwrap_or_default();
+    (partner.state, [partner.reason, partner.next, context])
+}
+
+#[test]
+fn status_says_what_keeps_a_change_and_what_is_next() {
+    let tokyo = Partner::new("tokyo");
+    let (state, [_, next, context]) = told(tokyo.clone(), "");
+    assert_eq!(state, PeerState::Up);
+    assert!(next.starts_with("what was not acknowledged is sent again at 20"), "{next}");
+    assert!(context.contains("not there yet") && context.contains("not acknowledged"), "{context}");
+    let (state, [reason, next, _]) = told(tokyo.clone(), "5.7.1");
+    assert_eq!(state, PeerState::Refused);
+    assert!(reason.contains("since 20") && reason.ends_with("5.7.1 no"), "{reason}");
+    assert!(next.contains("sent again at 20") && next.contains("filter or policy"), "{next}");
+    let (_, [_, next, context]) = told(Partner { schedule: Schedule::Never, ..tokyo.clone() }, "");
+    assert!(
+        next.contains("its schedule is never") && context.contains("waits to be sent"),
+        "{next} {context}"
+    );
+    let window = "Mon 10:00-11:00".parse().unwrap();
+    let (_, [_, next, _]) = told(Partner { schedule: window, ..tokyo.clone() }, "");
+    assert!(next.contains("T10:00:00"), "{next}");
+    let (_, [_, _, context]) = told(Partner { day_bytes_max: Some(0), ..tokyo.clone() }, "");
+    assert!(context.contains("not there yet") && context.contains("bytes of today are spent"), "{context}");
+    let (state, [reason, _, context]) = told(Partner { one_way: true, ..tokyo.clone() }, "");
+    assert_eq!(
+        (state, reason.as_str(), context.as_str()),
+        (PeerState::Up, "nothing comes back over this link", "")
+    );
+    // What the link is configured not to carry is nothing to wait for.
+    let (_, [_, _, context]) = told(Partner { outbound: Passage::Only(Vec::new()), ..tokyo }, "");
+    assert!(context.is_empty(), "{context}");
 }
