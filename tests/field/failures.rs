@@ -416,3 +416,36 @@ fn f18_one_side_alone_sends_hello_and_nothing_else() {
     assert_eq!(paris.status()["partners"][0]["state"], "new");
     tokyo.daemon().assert_alive();
 }
+
+/// A link on which nothing comes back: what was lost on the way comes again by itself, and nothing is answered.
+#[test]
+fn a_one_way_link_repeats_itself_and_so_heals() {
+    let scratch = Scratch::new("one-way");
+    let (from_paris, from_tokyo) = (Recorder::start(), Recorder::start());
+    let mut paris = Site::init(&scratch, "paris", free_address(), from_paris.address);
+    let mut tokyo = Site::init(&scratch, "tokyo", free_address(), from_tokyo.address);
+    paris.introduce(&tokyo);
+    paris.configure("[replication]", &format!("{FAST}repeat = \"6s\"\n"), "");
+    tokyo.configure("[replication]", FAST, "");
+    for (site, file, line) in [(&paris, "tokyo", "one_way = true"), (&tokyo, "paris", "schedule = \"never\"")]
+    {
+        let file = site.directory.join(format!("sites.d/{file}.toml"));
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("[link]", &format!("[link]\n{line}"))).unwrap();
+    }
+    paris.import(&people(&paris, 30));
+    paris.start();
+    tokyo.start();
+    // The first load is lost, and what says so never comes.
+    await_true("a load that is lost", SOON, || !from_paris.take().is_empty());
+    assert!(paris.ok(&["status"]).contains("nothing comes back over this link"));
+    assert!(tokyo.ok(&["status"]).contains("its schedule is never"));
+    let carry = || {
+        for mail in from_paris.take() {
+            deliver(&tokyo, &mail.message).expect(250);
+        }
+        tokyo.run(&["export", "--context", &paris.context]).stdout == paris.export(&paris.context)
+    };
+    await_true("what was lost", LONG, carry);
+    assert!(from_tokyo.take().is_empty(), "nothing goes back");
+}
