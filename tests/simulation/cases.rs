@@ -139,6 +139,41 @@ fn a_site_that_never_answers_gets_hello_and_nothing_else() {
     assert!((10..60).contains(&world.mails.len()), "{} hellos in a month", world.mails.len());
 }
 
+/// Whoever is installed first finds that the mail system of the other, or his own, is not there yet.
+#[test]
+fn a_hello_that_the_next_hop_refuses_is_repeated_soon() {
+    let mut world = World::new(2, Knobs { commits: 0, refuse: 100, ..Knobs::calm() });
+    world.refusal = Some(421);
+    let begun = world.now;
+    world.run(begun + 120_000, |_| false);
+    // At once, then after 5, 5, 10, 20, 40 s and so on.
+    assert!((10..=16).contains(&world.mails.len()), "{} tries of two sites", world.mails.len());
+    world.knobs.refuse = 0;
+    let met = |world: &World| world.observers.count("SiteUp") == 2;
+    assert!(world.run(world.now + 130_000, met), "as long again at most");
+}
+
+#[test]
+fn an_answer_that_the_next_hop_refuses_is_repeated_soon() {
+    let mut world = World::new(2, Knobs { commits: 0, ..Knobs::calm() });
+    world.queue.clear();
+    world.input(0, Input::Sync { site: None }, Crash::No);
+    (world.knobs.refuse, world.refusal) = (100, Some(450));
+    world.run(world.now + 20_000, |_| false);
+    assert_eq!(world.observers.count("SiteUp"), 1, "the hello was on its way already");
+    world.knobs.refuse = 0;
+    assert!(world.run(world.now + 30_000, |world| world.observers.count("SiteUp") == 2));
+}
+
+/// What is refused for long is tried as seldom as what is lost.
+#[test]
+fn a_hello_that_is_refused_for_a_month_makes_no_storm() {
+    let mut world = World::new(2, Knobs { refuse: 100, ..Knobs::calm() });
+    world.refusal = Some(421);
+    world.run(world.now + 30 * DAY, |_| false);
+    assert!((20..90).contains(&world.mails.len()), "{} tries in a month", world.mails.len());
+}
+
 /// F1: a queue full of repeated messages drains in linear time and makes no new ones.
 #[test]
 fn ten_thousand_queued_duplicates_are_harmless() {

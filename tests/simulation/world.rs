@@ -91,6 +91,8 @@ pub struct World {
     pub lose_part: Option<u32>,
     /// Parts that were handed to the network: different ones, and again.
     pub parts_posted: (usize, usize),
+    /// How next hops refuse; none: by chance.
+    pub refusal: Option<u16>,
     /// Carriers alter what is in parts.
     pub tamper: bool,
     pub dice: Dice,
@@ -133,6 +135,7 @@ impl World {
             posted_at: Vec::new(),
             lose_part: None,
             parts_posted: (0, 0),
+            refusal: None,
             tamper: false,
             dice,
             cuts: Vec::new(),
@@ -233,7 +236,7 @@ impl World {
             }
             Happening::Refuse(letter) => {
                 let to = self.sites[letter.to].name.clone();
-                let reply = *self.dice.pick(&[421, 450, 452, 550, 554]);
+                let reply = self.refusal.unwrap_or(*self.dice.pick(&[421, 450, 452, 550, 554]));
                 let (enhanced, text) = (String::new(), "not now".into());
                 let input = Input::SendFailed { to, mail: letter.mail, reply, enhanced, text };
                 self.input(letter.from, input, Crash::No);

@@ -7,6 +7,7 @@
 
 use super::apply::Received;
 use super::compose::PART_BYTES_MIN;
+use super::config::Partner;
 use super::turn::{Turn, sooner};
 use super::{BounceStatus, Event, Header, Outcome, Output, Refusal};
 use crate::directory::StoreError;
@@ -212,12 +213,39 @@ impl Turn<'_> {
                 if !peer.links.iter().all(|link| link.chain.is_empty()) {
                     peer.retry_at = Some(peer.retry_at.map_or(again, |at| at.min(again.max(self.now))));
                 }
+                if failed == TroubleKind::Refused && status == BounceStatus::Delayed {
+                    self.say_again(partner, &mut peer, since);
+                }
             }
         }
         self.put_back(to, peer);
         Ok(())
     }
+
+    /// Our own next hop takes nothing at present, and never got what was said: that is said again soon, each time after
+    /// as long again as this has been going on, until that is no sooner than what is planned anyway.
+    fn say_again(&self, partner: &Partner, peer: &mut Peer, since: Millis) {
+        let lasts = self.now - since;
+        if partner.one_way || lasts >= millis(self.config.timing.retry_first) {
+            return;
+        }
+        let soon = self.now + lasts.max(AGAIN_MS);
+        match peer.hello_at {
+            Some(at) if at > soon => {
+                peer.hello_at = Some(soon);
+                // It was none.
+                peer.hellos = peer.hellos.saturating_sub(1);
+            }
+            None if peer.links.iter().all(|link| link.chain.is_empty()) => {
+                peer.answer_at = sooner(peer.answer_at, soon);
+            }
+            Some(_) | None => {}
+        }
+    }
 }
+
+/// What our own next hop refused is tried again after this.
+const AGAIN_MS: Millis = 5_000;
 
 /// A number this far ahead of our clock, in milliseconds, was never ours: ten years.
 const CLOCK_AHEAD_MAX: u64 = 10 * 366 * 86_400_000;
