@@ -10,6 +10,8 @@ use crate::smtp::ClientAttributes;
 pub struct Client {
     /// After PROXY protocol and XCLIENT; `None` on a Unix socket.
     pub address: Option<SocketAddr>,
+    /// Its IP address as text, an IPv4 one as such; empty on a Unix socket.
+    pub ip: Box<str>,
     /// The name that a trusted peer found for it (XCLIENT).
     pub name: Option<Box<str>>,
     /// What EHLO, HELO or LHLO claimed.
@@ -28,7 +30,8 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: Option<SocketAddr>) -> Client {
-        Client { address, ..Client::default() }
+        let ip = address.map(|a| a.ip().to_canonical().to_string()).unwrap_or_default().into();
+        Client { address, ip, ..Client::default() }
     }
 
     /// Whether one of the networks contains it. A Unix socket's file mode decides who may use it, so its

@@ -185,7 +185,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((plain, from)) => {
-                sessions.spawn(welcome(plain, from, config.clone(), service.clone(), stop.clone()));
+                let session = welcome(plain, from, config.clone(), service.clone(), stop.clone());
+                // Boxed, for spawning would move its five kilobytes several times.
+                sessions.spawn(Box::pin(session));
             }
             Err(error) => {
                 // Out of descriptors, most likely: others must end before more can begin.

@@ -32,6 +32,7 @@ use super::transaction::Transaction;
 use crate::config::relay::{ListenerConfig, ListenerTlsMode, Protocol};
 use crate::limits::COMMAND_BUFFER_BYTES;
 use crate::relay::Settings;
+use crate::relay::patience::Patience;
 use crate::relay::stream::Stream;
 use crate::smtp::{Command, CommandError, Enhanced, Extensions, Line, Reply};
 
@@ -41,6 +42,7 @@ pub struct Session {
     pub(super) listener: Arc<ListenerConfig>,
     pub(super) settings: Arc<Settings>,
     pub(super) stream: Stream,
+    patience: Patience,
     pub(super) input: BytesMut,
     /// Replies that were not sent yet.
     pub(super) out: Vec<u8>,
@@ -88,9 +90,11 @@ impl Session {
             service,
             listener,
             stream,
+            patience: Patience::default(),
             input: BytesMut::with_capacity(COMMAND_BUFFER_BYTES),
-            out: Vec::new(),
-            line: Vec::new(),
+            // Room for an ordinary session's lines, so that they need not grow.
+            out: Vec::with_capacity(256),
+            line: Vec::with_capacity(128),
             grammar: Grammar::new(address.map(|a| a.ip())),
             client,
             trusted_peer,
@@ -314,19 +318,20 @@ impl Session {
             return Ok(());
         }
         let patience = self.settings.config.limits.command_timeout;
-        let sent = timeout(patience, async {
-            self.stream.write_all(&self.out).await?;
-            self.stream.flush().await
-        })
-        .await;
+        let (stream, out) = (&mut self.stream, &self.out);
+        let sent = self.patience.within(patience, async {
+            stream.write_all(out).await?;
+            stream.flush().await
+        });
+        let sent = sent.await;
         self.out.clear();
         if self.out.capacity() > COMMAND_BUFFER_BYTES {
             self.out = Vec::new();
         }
         match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::Gone(error)),
-            Err(_) => Err(End::Gone(io::ErrorKind::TimedOut.into())),
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(End::Gone(error)),
+            None => Err(End::Gone(io::ErrorKind::TimedOut.into())),
         }
     }
 
@@ -344,14 +349,14 @@ impl Session {
         }
         let read = tokio::select! {
             biased;
-            read = timeout(patience, self.stream.read_buf(&mut self.input)) => read,
+            read = self.patience.within(patience, self.stream.read_buf(&mut self.input)) => read,
             _ = self.stop.changed(), if idle => return self.refuse(Refusal::ShuttingDown).and(Err(End::Said)),
         };
         match read {
-            Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(End::Gone(error)),
-            Err(_) => self.refuse(Refusal::CommandTimeout).and(Err(End::Said)),
+            Some(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(End::Gone(error)),
+            None => self.refuse(Refusal::CommandTimeout).and(Err(End::Said)),
         }
     }
 
@@ -363,11 +368,11 @@ impl Session {
         if self.started.elapsed() > limits.session_timeout {
             return self.refuse(Refusal::SessionTimeout).and(Err(End::Said));
         }
-        match timeout(patience, self.stream.read_buf(&mut self.input)).await {
-            Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(End::Gone(error)),
-            Err(_) => self.refuse(Refusal::DataTimeout).and(Err(End::Said)),
+        match self.patience.within(patience, self.stream.read_buf(&mut self.input)).await {
+            Some(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(End::Gone(error)),
+            None => self.refuse(Refusal::DataTimeout).and(Err(End::Said)),
         }
     }
 

@@ -42,19 +42,23 @@ pub fn received(hostname: &str, client: &Client, trace: &str, id: &str, now: &Zo
     // The client's own words must not end the field, open a comment or need SMTPUTF8.
     let harmless = |c: char| if c.is_ascii_graphic() && !"();<>\\\"".contains(c) { c } else { '?' };
     field.extend(client.helo.as_deref().unwrap_or("unknown").chars().map(harmless));
-    match client.address {
-        Some(address) => {
-            let ip = address.ip().to_canonical();
-            let v6 = if ip.is_ipv6() { "IPv6:" } else { "" };
-            let _ = write!(field, " ([{v6}{ip}])");
-        }
-        None => field.push_str(" (local)"),
+    match &*client.ip {
+        "" => field.push_str(" (local)"),
+        ip if ip.contains(':') => field.extend([" ([IPv6:", ip, "])"]),
+        ip => field.extend([" ([", ip, "])"]),
     }
-    let _ = write!(
-        field,
-        "\r\n\tby {hostname} (bridgehead {trace})\r\n\twith {} id {id};\r\n\t",
-        client.protocol_word(),
-    );
+    let with = client.protocol_word();
+    field.extend([
+        "\r\n\tby ",
+        hostname,
+        " (bridgehead ",
+        trace,
+        ")\r\n\twith ",
+        with,
+        " id ",
+        id,
+        ";\r\n\t",
+    ]);
     date(now, &mut field);
     field.push_str("\r\n");
     field.into_bytes()
@@ -68,18 +72,15 @@ fn date(now: &Zoned, out: &mut String) {
     let day = DAYS[now.weekday().to_monday_zero_offset().unsigned_abs() as usize % 7];
     let month = MONTHS[(now.month().unsigned_abs() as usize).saturating_sub(1) % 12];
     let offset = now.offset().seconds() / 60;
-    let sign = if offset < 0 { '-' } else { '+' };
-    let _ = write!(
-        out,
-        "{day}, {} {month} {} {:02}:{:02}:{:02} {sign}{:02}{:02}",
-        now.day(),
-        now.year(),
-        now.hour(),
-        now.minute(),
-        now.second(),
-        offset.abs() / 60,
-        offset.abs() % 60
-    );
+    let sign = if offset < 0 { " -" } else { " +" };
+    let _ = write!(out, "{day}, {} {month} {} ", now.day(), now.year());
+    let (hour, minute, second) = (now.hour().into(), now.minute().into(), now.second().into());
+    // Digit by digit: the formatter's padding costs more than the rest of the field.
+    for (before, number) in [("", hour), (":", minute), (":", second), (sign, offset / 60), ("", offset % 60)]
+    {
+        out.push_str(before);
+        out.extend([number / 10, number].map(|n: i32| char::from(b'0' + (n.unsigned_abs() % 10) as u8)));
+    }
 }
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);

@@ -91,28 +91,21 @@ impl Transaction {
 
 impl Session {
     pub(super) fn mail(&mut self, path: Path, parameters: &str) -> Flow {
-        if self.grammar.ask(Step::Mail(&path)).is_err() {
+        if self.grammar.accept(Step::Mail(&path)).is_err() {
             let need = match self.transaction {
                 Some(_) => "Nested MAIL; RSET first",
                 None => "EHLO, HELO or LHLO first",
             };
             return self.refuse(Refusal::OutOfSequence(need));
         }
-        if let Some(refusal) = self.precondition() {
-            return self.refuse(refusal);
-        }
         self.settings = self.service.relay.settings();
-        let checked = MailParameters::parse(parameters).map_err(Refusal::from).and_then(|parameters| {
-            self.check_mail(&path, &parameters)?;
-            Ok(parameters)
-        });
-        let parameters = match checked {
+        let parameters = match self.check_mail(&path, parameters) {
             Ok(parameters) => parameters,
-            Err(refusal) => return self.refuse(refusal),
+            Err(refusal) => {
+                self.grammar.reset();
+                return self.refuse(refusal);
+            }
         };
-        if self.grammar.accept(Step::Mail(&path)).is_err() {
-            return self.refuse(Refusal::Internal);
-        }
         self.client.utf8 = parameters.smtputf8;
         let envelope = Envelope { reverse_path: path, parameters, recipients: Vec::new() };
         self.transaction = Some(Box::new(Transaction { envelope, ..Transaction::default() }));
@@ -120,7 +113,11 @@ impl Session {
         Ok(())
     }
 
-    fn check_mail(&self, path: &Path, parameters: &MailParameters) -> Result<(), Refusal> {
+    fn check_mail(&self, path: &Path, parameters: &str) -> Result<MailParameters, Refusal> {
+        if let Some(refusal) = self.precondition() {
+            return Err(refusal);
+        }
+        let parameters = MailParameters::parse(parameters)?;
         let offered = &self.offered;
         if parameters.size.is_some() && offered.size.is_none() {
             return Err(Refusal::NotOffered("SIZE"));
@@ -149,7 +146,7 @@ impl Session {
         if !self.service.admission.message(&self.client, &self.settings.config) {
             return Err(Refusal::MessageRate);
         }
-        Ok(())
+        Ok(parameters)
     }
 
     /// One RCPT and those that were pipelined behind it; DATA too, where it follows at once.

@@ -17,8 +17,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
 
+use super::patience::Patience;
 use super::stream::Stream;
 use crate::limits::REPLY_BYTES_MAX;
 use crate::smtp::{Extensions, Reply, ReplyError};
@@ -27,6 +27,7 @@ use crate::smtp::{Extensions, Reply, ReplyError};
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    patience: Patience,
     input: BytesMut,
     extensions: Arc<Extensions>,
     /// It carried a transaction before, so that it may have died in between.
@@ -40,7 +41,7 @@ pub struct Connection {
 }
 
 /// Commands that belong together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     pub bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -61,6 +62,13 @@ pub enum ConnectionError {
     Garbage(#[from] ReplyError),
     #[error("it replied before it was asked: {0}")]
     Early(Reply),
+}
+
+impl Default for Batch {
+    /// With room for an ordinary transaction's, so that it need not grow.
+    fn default() -> Batch {
+        Batch { bytes: Vec::with_capacity(256), ends: Vec::with_capacity(4) }
+    }
 }
 
 impl Batch {
@@ -90,6 +98,7 @@ impl Connection {
     pub fn new(stream: Stream) -> Connection {
         Connection {
             stream,
+            patience: Patience::default(),
             input: BytesMut::new(),
             extensions: Arc::default(),
             reused: false,
@@ -196,14 +205,14 @@ impl Connection {
     }
 
     pub async fn send(&mut self, bytes: &[u8], patience: Duration) -> Result<(), ConnectionError> {
-        match timeout(patience, async {
-            self.stream.write_all(bytes).await?;
-            self.stream.flush().await
-        })
-        .await
-        {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(ConnectionError::Silent(patience)),
+        let stream = &mut self.stream;
+        let sent = self.patience.within(patience, async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        });
+        match sent.await {
+            Some(result) => Ok(result?),
+            None => Err(ConnectionError::Silent(patience)),
         }
     }
 
@@ -215,10 +224,10 @@ impl Connection {
                 return Ok(reply);
             }
             self.input.reserve(REPLY_BUFFER_BYTES);
-            match timeout(patience, self.stream.read_buf(&mut self.input)).await {
-                Ok(Ok(0)) => return Err(ConnectionError::Closed),
-                Ok(result) => drop(result?),
-                Err(_) => return Err(ConnectionError::Silent(patience)),
+            match self.patience.within(patience, self.stream.read_buf(&mut self.input)).await {
+                Some(Ok(0)) => return Err(ConnectionError::Closed),
+                Some(result) => drop(result?),
+                None => return Err(ConnectionError::Silent(patience)),
             }
         }
     }
@@ -255,10 +264,11 @@ impl Connection {
         body: &[u8],
         patience: Duration,
     ) -> Result<(), ConnectionError> {
-        match timeout(patience, self.send_or_hear(head, body)).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectionError::Silent(patience)),
-        }
+        // Its own, while the rest of the connection is at work.
+        let mut timer = std::mem::take(&mut self.patience);
+        let sent = timer.within(patience, self.send_or_hear(head, body)).await;
+        self.patience = timer;
+        sent.unwrap_or(Err(ConnectionError::Silent(patience)))
     }
 
     async fn send_or_hear(&mut self, mut head: &[u8], mut body: &[u8]) -> Result<(), ConnectionError> {

@@ -9,6 +9,7 @@ pub mod counters;
 pub mod dial;
 pub mod mx;
 pub mod next_hop;
+pub mod patience;
 pub mod stream;
 pub mod submit;
 pub mod tls;

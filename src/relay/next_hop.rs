@@ -19,6 +19,8 @@ use crate::smtp::Extensions;
 #[derive(Debug)]
 pub struct NextHop {
     pub config: Arc<NextHopConfig>,
+    /// Its host as the configuration has it, for the log.
+    pub name: Box<str>,
     pub counters: Arc<HopCounters>,
     idle: Mutex<Vec<Idle>>,
     /// The right to use a connection. An idle one needs none, so that whoever waits gets it.
@@ -57,6 +59,7 @@ impl NextHop {
     pub fn new(config: Arc<NextHopConfig>, counters: Arc<HopCounters>) -> Arc<NextHop> {
         Arc::new(NextHop {
             counters,
+            name: config.host.to_string().into(),
             permits: Arc::new(Semaphore::new(config.connections_max)),
             config,
             idle: Mutex::default(),
