@@ -32,6 +32,7 @@ impl Malice {
         }
         let parts = !message.parts.is_empty();
         Some(match dice.below(8) {
+            0 | 2 if parts && dice.percent(50) => rewrite_body(dice, message),
             0 if parts => self.alter_part(dice, message),
             1 if parts => {
                 message.parts.clear();
@@ -111,6 +112,28 @@ impl Malice {
         }
         "rewrites a manifest"
     }
+}
+
+/// What is signed stays; what is said to lead there is another thing, as well cut as any.
+fn rewrite_body(dice: &mut Dice, message: &mut Message) -> &'static str {
+    let at = dice.below(message.parts.len() as u64) as usize;
+    let part = &message.parts[at].part;
+    let (manifest, body) =
+        (Manifest::from_bytes(&part.manifest), zstd::bulk::decompress(&part.bytes, 1 << 20));
+    let (Ok(mut manifest), Ok(mut body)) = (manifest, body) else { return "cannot rewrite" };
+    let letters: Vec<usize> = (0..body.len()).filter(|at| (b'a'..=b'y').contains(&body[*at])).collect();
+    if part.count > 1 || letters.is_empty() {
+        return "cannot rewrite";
+    }
+    body[*dice.pick(&letters)] += 1;
+    let body = zstd::bulk::compress(&body, 1).expect("memory");
+    manifest.body_bytes = body.len() as u64;
+    if let Ok(cut) = parts::cut(&manifest, &body, 60_000)
+        && let [part] = &cut[..]
+    {
+        message.parts[at].part = part.clone();
+    }
+    "rewrites a body"
 }
 
 /// Asks for what nobody misses.

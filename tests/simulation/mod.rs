@@ -28,6 +28,7 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bridgehead::replication::schedule::Schedule;
 use knobs::Knobs;
 use world::{DAY, HOUR, World};
 
@@ -117,12 +118,16 @@ fn patience(world: &World) -> i64 {
     let (knobs, hops) = (&world.knobs, world.knobs.topology.hops(world.knobs.sites));
     let repeat = if knobs.one_way { 8 * DAY } else { 0 };
     let cards = if knobs.rolls + knobs.moves > 0 { (1 + hops) * (4 * DAY + 4 * knobs.delay.1) } else { 0 };
-    (3 + hops) * DAY + 5 * (1 + hops) * knobs.delay.1 + repeat + cards + 4 * knobs.skew
+    // Windows and budgets open once a day, but for weekends.
+    let closed =
+        if knobs.schedule != Schedule::Always || knobs.day_bytes_max.is_some() { 12 * DAY } else { 0 };
+    (3 + hops) * DAY + (1 + hops) * (5 * knobs.delay.1 + closed) + repeat + cards + 4 * knobs.skew
 }
 
 /// Lets the last acknowledgements through.
 fn settle(world: &mut World) {
-    let until = world.now + 3 * DAY + 10 * world.knobs.delay.1;
+    let closed = if world.knobs.schedule != Schedule::Always { 12 * DAY } else { 0 };
+    let until = world.now + 3 * DAY + 10 * world.knobs.delay.1 + closed;
     world.run(until, |_| false);
 }
 

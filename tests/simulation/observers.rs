@@ -10,10 +10,12 @@ use bridgehead::directory::context::{ContextRecord, contexts};
 use bridgehead::directory::{Position, Read, Table};
 use bridgehead::replication::engine::Event;
 use bridgehead::replication::peer::Peer;
+use bridgehead::replication::schedule::Schedule;
 use bridgehead::replication::wire::Message;
 
 use super::history::{History, state};
 use super::site::Site;
+use super::world::DAY;
 
 #[derive(Default)]
 pub struct Observers {
@@ -36,6 +38,9 @@ pub struct Observers {
     given_up: HashSet<(usize, String)>,
     /// How often each site may still state what it masters again, unchanged, for a new key to sign.
     restatements: HashMap<usize, u64>,
+    /// Octets of parts by sender, receiver and day.
+    spent: HashMap<(String, String, i64), u64>,
+    pub clocks_move: bool,
     /// Operators' approvals that were not used yet.
     approvals: HashSet<(usize, String)>,
 }
@@ -69,6 +74,26 @@ impl Observers {
         let answered = more
             && Peer::load(&from.store, to).expect("the store is sound").is_some_and(|peer| peer.answered);
         (more && !answered).then(|| format!("{} sends {to} more than hello before it answered", from.name))
+    }
+
+    /// What its operators allow on a link: nothing while it is paused or closed, parts within the day's bytes.
+    pub fn passes(&mut self, now: i64, from: &Site, to: &str, message: &Message) -> Option<String> {
+        let partner = from.config.partner(to)?;
+        let clock = from.clock(now);
+        if Peer::load(&from.store, to).expect("the store is sound").is_some_and(|peer| peer.paused) {
+            return Some(format!("{} sends {to} mail though that is paused", from.name));
+        }
+        let windows = matches!(partner.schedule, Schedule::Windows { .. });
+        if windows && partner.schedule.open_from(clock, None) != Some(clock) {
+            return Some(format!("{} sends {to} mail while the link is closed", from.name));
+        }
+        let day = clock.as_millisecond().div_euclid(DAY);
+        let spent = self.spent.entry((from.name.clone(), to.to_owned(), day)).or_default();
+        *spent += message.parts.iter().map(|item| item.part.bytes.len() as u64).sum::<u64>();
+        // Who was put back to an earlier day forgot what he spent, and so did who set his clock.
+        let budget = partner.day_bytes_max.filter(|_| !from.restored && !self.clocks_move)?;
+        let most = budget + partner.part_bytes_max;
+        (*spent > most).then(|| format!("{} sends {to} {spent} octets in a day, not {budget}", from.name))
     }
 
     /// What is wrong with this site after a step in which it told these events, if anything.

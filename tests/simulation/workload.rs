@@ -120,9 +120,25 @@ impl Workload {
         Change::Add { dn: dn(&format!("cn={name},{}", self.context)), uuid: None, attributes }
     }
 
+    /// A new unit; every third time one that is there gets another name, and with it everybody beneath.
     fn unit(&mut self) -> Change {
         self.next += 1;
         let name = format!("Abteilung {}", self.next);
+        if self.next.is_multiple_of(3) && !self.units.is_empty() {
+            let at = self.next as usize % self.units.len();
+            let old = std::mem::replace(&mut self.units[at], name.clone());
+            self.people
+                .iter_mut()
+                .filter(|(_, unit)| *unit == old)
+                .for_each(|(_, unit)| *unit = name.clone());
+            let new_rdn = Rdn::parse(&format!("ou={name}")).expect("a sound name");
+            return Change::Rename {
+                dn: dn(&self.above(&old)),
+                new_rdn,
+                delete_old_rdn: true,
+                new_superior: None,
+            };
+        }
         self.units.push(name.clone());
         let attributes = attributes(&[("objectClass", "organizationalUnit"), ("ou", &name)]);
         Change::Add { dn: dn(&format!("ou={name},{}", self.context)), uuid: None, attributes }
@@ -205,7 +221,11 @@ impl Workload {
             };
         }
         self.next += 1;
-        let value = format!("cn=Member {},{}", self.next + dice.below(3), self.context).into_bytes();
+        let somebody = format!("cn=Member {},{}", self.next + dice.below(3), self.context);
+        // Every other time somebody who is there: such a value travels as an entry's number.
+        let there = self.people.get(self.next as usize / 2 % self.people.len().max(1));
+        let there = there.filter(|_| self.next.is_multiple_of(2)).map(|person| self.dn(person).to_string());
+        let value = there.unwrap_or(somebody).into_bytes();
         let modifications = vec![Modification {
             operation: Operation::Replace,
             attribute: "owner".into(),

@@ -122,6 +122,7 @@ impl World {
         let mut observers = Observers::default();
         observers.mute = knobs.one_way.then_some(knobs.sites - 1);
         observers.delete_percent_max = knobs.delete_percent_max;
+        observers.clocks_move = knobs.clocks > 0;
         let mut world = World {
             now: START,
             malice: knobs.malicious.then(|| Malice::new(hub)),
@@ -394,6 +395,8 @@ impl World {
         let mut message = Message::decode(&payload).expect("what is sent can be read");
         self.note(|site| format!("{} -> {} {}", site(from), site(to), trace::said(mail, &message)));
         let problem = self.observers.mail(&self.sites[from], &self.sites[to].name, &message);
+        let name = self.sites[to].name.clone();
+        let problem = problem.or_else(|| self.observers.passes(self.now, &self.sites[from], &name, &message));
         let header = self.sites[from].header(self.now, mail);
         let cover =
             self.sites[from].identity.as_ref().map(|identity| identity.cover(&self.sites[to].name, signer));

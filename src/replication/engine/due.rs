@@ -4,6 +4,7 @@ use super::config::{EngineConfig, Partner};
 use super::serve::in_flight;
 use crate::replication::pacing::millis;
 use crate::replication::peer::{Link, Millis, Peer};
+use crate::replication::schedule::Schedule;
 
 /// Messages so close to one another are one burst.
 pub(super) const BURST_MS: Millis = 60_000;
@@ -41,7 +42,9 @@ pub fn next_due(config: &EngineConfig, partner: &Partner, peer: &Peer, now: Mill
     let open = |at: Millis| jiff::Timestamp::from_millisecond(at).ok();
     // What was begun is brought to its end.
     let burst = peer.burst_at.filter(|at| due.max(now) - at > BURST_MS).and_then(open);
-    partner.schedule.open_from(open(due)?, burst).map(|at| (at.as_millisecond(), why))
+    // What was due when the link was open last waits until it is open again.
+    let from = if partner.schedule == Schedule::Always { due } else { due.max(now) };
+    partner.schedule.open_from(open(from)?, burst).map(|at| (at.as_millisecond(), why))
 }
 
 fn answered_due(config: &EngineConfig, partner: &Partner, peer: &Peer, now: Millis) -> Option<(Millis, Due)> {
