@@ -9,6 +9,7 @@ mod exchangers; // MX look-ups by real DNS: preference, equals, null MX, failure
 mod field; // real processes in the worst mail; the failure catalogue; the README as a new user follows it
 mod hangup; // SIGHUP to the running daemon swaps certificate and routes under open sessions
 mod hostile; // what anybody can mail to a replication mailbox does no harm
+mod large; // increments of a naming context of 21,000 entries
 mod lineage; // a dishonest hub: old states as new ones, spliced histories, mixed lives
 mod limits; // every limit of the relay, met over SMTP, raises its metric
 mod metrics; // what the daemon measures, over HTTP and in `status --json`; memory stays flat

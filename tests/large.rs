@@ -1,0 +1,110 @@
+//! A naming context of 21,000 entries: increments say the same of the last of them as of the first.
+//!
+//! What an increment touches it names by rank, which other tests with their few hundred entries see only the beginning of.
+
+use bridgehead::directory::attributes::Attributes;
+use bridgehead::directory::change::{Change, Modification, Operation};
+use bridgehead::directory::commit::Commit;
+use bridgehead::directory::context::{context_by_number, create_context};
+use bridgehead::directory::dn::{Dn, Rdn};
+use bridgehead::directory::memory::MemoryStore;
+use bridgehead::directory::{ContextRecord, Read};
+use bridgehead::replication::checkpoint::Checkpoint;
+use bridgehead::replication::transfer::{apply, encode};
+use ed25519_dalek::SigningKey;
+use uuid::Uuid;
+
+const PEOPLE: usize = 21_000;
+
+struct Sites {
+    master: MemoryStore,
+    replica: MemoryStore,
+    commits: u8,
+}
+
+#[test]
+fn increments_reach_the_last_of_many_entries() {
+    let mut sites = Sites { master: empty(), replica: empty(), commits: 0 };
+    sites.commit([add("o=Large", "organization", &[])].into_iter().chain((0..PEOPLE).map(person)));
+    let unit = add("ou=Staff,o=Large", "organizationalUnit", &[]);
+    sites.commit([unit]);
+    // Few at a time: each rank is looked up by itself.
+    for at in [5, 8_995, 9_005, 15_005, PEOPLE - 5] {
+        sites.commit([note(at, "changed")]);
+        sites.commit([moved(at, "ou=Staff,o=Large")]);
+        let boss = format!("uid=p{at:05},ou=Staff,o=Large");
+        let name = format!("uid=new{at},{boss}");
+        sites.commit([add(&name, "person", &[("manager", &boss)])]);
+        sites.commit([Change::Delete { dn: dn(&name) }, Change::Delete { dn: dn(&boss) }]);
+    }
+    // Many: all ranks are made at once, on either side.
+    sites.commit((0..PEOPLE).step_by(40).map(|at| note(at, "many")));
+    sites.commit((1..PEOPLE).step_by(40).map(|at| Change::Delete { dn: dn(&name(at)) }));
+    sites.commit((2..PEOPLE).step_by(40).map(|at| moved(at, "ou=Staff,o=Large")));
+}
+
+impl Sites {
+    /// A commit of the master's, and the replica after it.
+    fn commit(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let base = record(&self.master).position;
+        self.commits += 1;
+        let mut tx = self.master.begin();
+        let mut commit = Commit::begin(&mut tx, 1, [self.commits; 12]).unwrap();
+        for change in changes {
+            commit.apply(&change).unwrap();
+        }
+        commit.finish().unwrap();
+        tx.commit();
+        let now = record(&self.master);
+        let key = SigningKey::from_bytes(&[0x42; 32]);
+        let said = Checkpoint::of(&now, "2026-11-22T14:00:00Z".parse().unwrap());
+        let base = (base.usn > 0).then_some(base);
+        let sent = encode(&self.master, &now, base, &said.sign(&key)).unwrap().unwrap();
+        let mut tx = self.replica.begin();
+        let held = record(&tx);
+        apply(&mut tx, &held, &sent.manifest, &said, &mut &sent.body[..]).unwrap();
+        tx.commit();
+        assert_eq!(record(&self.replica).digest, now.digest);
+    }
+}
+
+fn empty() -> MemoryStore {
+    let mut store = MemoryStore::new();
+    let mut tx = store.begin();
+    create_context(&mut tx, &dn("o=Large"), "paris", Uuid::from_u128(7)).unwrap();
+    tx.commit();
+    store
+}
+
+fn record(read: &dyn Read) -> ContextRecord {
+    context_by_number(read, 1).unwrap().unwrap()
+}
+
+fn name(at: usize) -> String {
+    format!("uid=p{at:05},o=Large")
+}
+
+fn person(at: usize) -> Change {
+    add(&name(at), "person", &[("manager", &name(at / 2))])
+}
+
+fn add(name: &str, class: &str, more: &[(&str, &str)]) -> Change {
+    let pairs = [("objectClass", class)].into_iter().chain(more.iter().copied());
+    let pairs = pairs.map(|(name, value)| (name, value.as_bytes().to_vec()));
+    Change::Add { dn: dn(name), uuid: None, attributes: Attributes::from_pairs(pairs).unwrap() }
+}
+
+fn note(at: usize, text: &str) -> Change {
+    let values = vec![text.as_bytes().to_vec()];
+    let note = Modification { operation: Operation::Replace, attribute: "description".into(), values };
+    Change::Modify { dn: dn(&name(at)), modifications: vec![note] }
+}
+
+fn moved(at: usize, above: &str) -> Change {
+    let new_rdn = Rdn::parse(&format!("uid=p{at:05}")).unwrap();
+    Change::Rename { dn: dn(&name(at)), new_rdn, delete_old_rdn: false, new_superior: Some(dn(above)) }
+}
+
+fn dn(text: &str) -> Dn {
+    Dn::parse(text).unwrap()
+}
