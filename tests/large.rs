@@ -41,6 +41,11 @@ fn increments_reach_the_last_of_many_entries() {
     sites.commit((0..PEOPLE).step_by(40).map(|at| note(at, "many")));
     sites.commit((1..PEOPLE).step_by(40).map(|at| Change::Delete { dn: dn(&name(at)) }));
     sites.commit((2..PEOPLE).step_by(40).map(|at| moved(at, "ou=Staff,o=Large")));
+    // The unit gets another name, and a value that names somebody beneath it has that name in it.
+    let new_rdn = Rdn::parse("ou=People").unwrap();
+    let unit =
+        Change::Rename { dn: dn("ou=Staff,o=Large"), new_rdn, delete_old_rdn: true, new_superior: None };
+    sites.commit([unit, set(3, "manager", "uid=p00002,ou=People,o=Large")]);
 }
 
 impl Sites {
@@ -95,9 +100,13 @@ fn add(name: &str, class: &str, more: &[(&str, &str)]) -> Change {
 }
 
 fn note(at: usize, text: &str) -> Change {
-    let values = vec![text.as_bytes().to_vec()];
-    let note = Modification { operation: Operation::Replace, attribute: "description".into(), values };
-    Change::Modify { dn: dn(&name(at)), modifications: vec![note] }
+    set(at, "description", text)
+}
+
+fn set(at: usize, attribute: &str, value: &str) -> Change {
+    let values = vec![value.as_bytes().to_vec()];
+    let modification = Modification { operation: Operation::Replace, attribute: attribute.into(), values };
+    Change::Modify { dn: dn(&name(at)), modifications: vec![modification] }
 }
 
 fn moved(at: usize, above: &str) -> Change {
