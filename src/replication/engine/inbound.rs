@@ -209,17 +209,32 @@ impl Turn<'_> {
             }
             // What is too large at the least size is tried again like anything else, not at once.
             BounceStatus::TooLarge | BounceStatus::Delayed | BounceStatus::Failed => {
-                let again = self.now + millis(self.config.timing.retry_min);
-                if !peer.links.iter().all(|link| link.chain.is_empty()) {
-                    peer.retry_at = Some(peer.retry_at.map_or(again, |at| at.min(again.max(self.now))));
-                }
-                if failed == TroubleKind::Refused && status == BounceStatus::Delayed {
+                let never_left = failed == TroubleKind::Refused && status == BounceStatus::Delayed;
+                self.try_again(&mut peer, never_left.then_some(since));
+                if never_left {
                     self.say_again(partner, &mut peer, since);
                 }
             }
         }
         self.put_back(to, peer);
         Ok(())
+    }
+
+    /// What is under way is tried again sooner than if nobody had said anything, each time after twice as long. What never
+    /// left, for our own next hop has taken nothing since then, costs nobody mail and says nothing about the way.
+    fn try_again(&self, peer: &mut Peer, never_left: Option<Millis>) {
+        let timing = &self.config.timing;
+        let least = millis(timing.retry_min);
+        let wait = match never_left {
+            Some(since) => {
+                peer.round_trip.backed_off = peer.round_trip.backed_off.saturating_sub(1);
+                (self.now - since).min(millis(timing.retry_first)).max(least)
+            }
+            None => least.saturating_mul(1 << peer.round_trip.backed_off.min(20)),
+        };
+        if !peer.links.iter().all(|link| link.chain.is_empty()) {
+            peer.retry_at = sooner(peer.retry_at, self.now + wait);
+        }
     }
 
     /// Our own next hop takes nothing at present, and never got what was said: that is said again soon, each time after

@@ -80,14 +80,28 @@ fn sent_within(time: i64, (reply, enhanced): (u16, &str)) -> (usize, usize) {
 fn what_is_too_large_at_the_least_size_is_tried_now_and_then() {
     let (mails, smaller) = sent_within(HOUR, (552, "5.3.4"));
     assert_eq!(smaller, 2, "64, 32, 16 KiB, and no smaller");
-    assert!((3..=HOUR as usize / 20_000 + 5).contains(&mails), "{mails} mails in an hour");
+    assert!((3..=12).contains(&mails), "{mails} mails in an hour");
+}
+
+#[test]
+fn a_site_that_refuses_for_days_is_tried_ever_less() {
+    let (mails, _) = sent_within(10 * 24 * HOUR, (550, "5.1.1"));
+    let heartbeats = 10 * 4;
+    assert!((heartbeats + 8..=heartbeats + 24).contains(&mails), "{mails} mails in ten days");
+}
+
+#[test]
+fn a_next_hop_that_takes_nothing_for_days_is_asked_every_five_minutes() {
+    let (mails, _) = sent_within(24 * HOUR, (451, "4.4.1"));
+    let every = 24 * 12;
+    assert!((every - 12..=every + 24).contains(&mails), "{mails} mails in a day");
 }
 
 #[test]
 fn a_full_mailbox_is_no_reason_for_smaller_parts() {
     let (mails, smaller) = sent_within(HOUR, (552, "5.2.2"));
     assert_eq!(smaller, 0);
-    assert!((3..=HOUR as usize / 20_000 + 5).contains(&mails), "{mails} mails in an hour");
+    assert!((3..=12).contains(&mails), "{mails} mails in an hour");
 }
 
 /// What `status` says of Tokyo a while after something was to leave for it: the state, why, what is next, and how it is with
