@@ -11,10 +11,11 @@ use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Dn};
 use crate::replication::engine::config::{KnownSite, PinnedCard};
 use crate::replication::engine::{
-    Engine, EngineConfig, Header, Input, Outcome, Output, Partner, Succession, Timing,
+    Engine, EngineConfig, Header, Input, Outcome, Output, Partner, Passage, Succession, Timing,
 };
+use crate::replication::peer::Peer;
 use crate::replication::transfer::Manifest;
-use crate::replication::wire::{Hello, KeyId, Message, Pinned, Standing, VectorItem, key_id};
+use crate::replication::wire::{Heard, Hello, KeyId, Message, Pinned, Standing, VectorItem, key_id};
 
 const CONTEXT: &str = "ou=paris,o=Example";
 const START: i64 = 1_800_000_000_000;
@@ -247,4 +248,31 @@ fn changes_wait_until_the_new_key_is_known() {
     assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [1], "what was under way is repeated, nothing else");
     paris.hears(40, &hello("tokyo 1", Some(2)));
     assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [2], "all of it is stated anew");
+}
+
+#[test]
+fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
+    let mut paris = Paris::new();
+    let mut tx = paris.store.begin();
+    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
+    tx.commit();
+    let mut hub = config(1);
+    hub.partners[0].outbound = Passage::All;
+    hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
+    paris.engine = Engine::new(hub);
+    paris.tell(Input::Start);
+    let told = |sent: Vec<Sent>| sent.iter().any(|(message, _)| !message.introductions.is_empty());
+    assert!(told(paris.wait(60_000)));
+
+    // A hello that crossed ours goes by our card, and says nothing of what we told.
+    paris.hears(2, &hello("tokyo 1", Some(1)));
+    assert!(told(paris.wait(DAY)), "it is told again");
+    let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq.expect("not heard so far");
+    let mut message = Message::new(vec![wanted()]);
+    message.hello = Some(hello("tokyo 1", Some(1)));
+    message.heard = Some(Heard { seq, held_ms: 0 });
+    let time = Timestamp::from_millisecond(paris.now).unwrap();
+    let header = Header { seq: START as u64 + 3, time, message_id: None };
+    paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    assert!(!told(paris.wait(30 * DAY)), "heard");
 }
