@@ -184,8 +184,11 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let Some(partner) = self.config.partner(to) else { return Ok(()) };
         let mut peer = self.peer(to)?;
-        // What it heard did arrive; a number that was never given out is somebody's invention.
-        if mail > peer.sent_seq || mail < peer.echoed_seq {
+        // A number that was never given out is somebody's invention. What was sent before the newest that it heard is
+        // old news, but for its size: nothing that it heard says that larger mail arrived.
+        let overtaken = mail < peer.echoed_seq;
+        let under_way = peer.links.iter().any(|link| !link.chain.is_empty());
+        if mail > peer.sent_seq || overtaken && !(status == BounceStatus::TooLarge && under_way) {
             self.put_back(to, peer);
             return Ok(());
         }

@@ -11,11 +11,11 @@ use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Dn};
 use crate::replication::engine::config::Passage;
 use crate::replication::engine::{
-    Engine, EngineConfig, Event, Header, Input, Output, Partner, Succession, Timing,
+    BounceStatus, Engine, EngineConfig, Event, Header, Input, Output, Partner, Succession, Timing,
 };
 use crate::replication::schedule::Schedule;
 use crate::replication::status::{PeerState, status};
-use crate::replication::wire::{Message, Standing, VectorItem};
+use crate::replication::wire::{Heard, Message, Standing, VectorItem};
 
 const CONTEXT: &str = "ou=paris,o=Example";
 const START: i64 = 1_800_000_000_000;
@@ -102,6 +102,48 @@ fn a_full_mailbox_is_no_reason_for_smaller_parts() {
     let (mails, smaller) = sent_within(HOUR, (552, "5.2.2"));
     assert_eq!(smaller, 0);
     assert!((3..=12).contains(&mails), "{mails} mails in an hour");
+}
+
+#[test]
+fn a_large_mail_that_comes_back_late_makes_parts_smaller_all_the_same() {
+    let (mut store, mut engine, mut inputs) = paris(Partner::new("tokyo"));
+    let (mut sent, mut smaller, mut now) = (Vec::new(), 0, START);
+    let wanted =
+        VectorItem { context: CONTEXT.into(), position: None, digest: None, standing: Standing::Follows };
+    for step in 0..6 {
+        let input = inputs.pop().unwrap_or(match step {
+            3 => Input::Sync { site: None },
+            4 => {
+                // Tokyo heard the question, and nothing of the parts before it.
+                let mut answer = Message::new(vec![wanted.clone()]);
+                answer.heard = sent.last().map(|(mail, _)| Heard { seq: *mail, held_ms: 0 });
+                let header = Header { seq: START as u64 + 9, time: Timestamp::UNIX_EPOCH, message_id: None };
+                Input::Received { from: "tokyo".into(), header, payload: answer.encode() }
+            }
+            5 => {
+                let (mail, _) = sent.iter().find(|(_, parts)| *parts > 0).expect("parts left");
+                assert!(*mail < sent.last().unwrap().0, "something left after them");
+                let status = BounceStatus::TooLarge;
+                let (to, enhanced, text) = ("tokyo".into(), "5.3.4".into(), "no".into());
+                Input::Bounced { to, mail: *mail, status, enhanced, text }
+            }
+            _ => Input::Tick,
+        });
+        let mut tx = store.begin();
+        engine.handle(&mut tx, Timestamp::from_millisecond(now).unwrap(), input).unwrap();
+        tx.commit();
+        while let Some(output) = engine.output() {
+            match output {
+                Output::Mail { mail, payload, .. } => {
+                    sent.push((mail, Message::decode(&payload).unwrap().parts.len()));
+                }
+                Output::Event(Event::PartsHalved { .. }) => smaller += 1,
+                _ => {}
+            }
+        }
+        now += 3_000;
+    }
+    assert_eq!(smaller, 1, "{sent:?}");
 }
 
 /// What `status` says of Tokyo a while after something was to leave for it: the state, why, what is next, and how it is with
