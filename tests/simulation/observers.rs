@@ -8,7 +8,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bridgehead::directory::context::{ContextRecord, contexts};
 use bridgehead::directory::{Position, Read, Table};
+use bridgehead::limits::QUARANTINE_BYTES;
 use bridgehead::replication::engine::Event;
+use bridgehead::replication::engine::quarantine::COPIES_MAX;
 use bridgehead::replication::peer::Peer;
 use bridgehead::replication::schedule::Schedule;
 use bridgehead::replication::wire::Message;
@@ -348,8 +350,8 @@ impl Observers {
     pub fn bounded(&self, site: &Site, contexts: usize) -> Option<String> {
         let partners = site.whole.partners.len();
         let bounds = [
-            // Of each copy, what is said of it and what is kept.
-            (Table::Quarantine, 2 * 100, (32 << 20) + 100 * 2048),
+            // Of two kinds, of each copy what is said of it and what is kept.
+            (Table::Quarantine, 4 * COPIES_MAX, QUARANTINE_BYTES as usize + 2 * COPIES_MAX * 2048),
             (Table::Peer, partners, partners * (contexts * (8 << 10) + (64 << 10))),
             (Table::Hold, contexts, contexts * 4096),
             (Table::Checkpoint, contexts * 3, contexts * 4096),
