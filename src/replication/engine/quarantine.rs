@@ -47,7 +47,7 @@ pub struct Kept {
 impl Kept {
     /// Whether all of it is here.
     pub fn is_whole(&self) -> bool {
-        self.kept == self.bytes
+        self.kept == self.bytes && self.bytes > 0
     }
 }
 
@@ -96,14 +96,29 @@ fn payload_key(class: u8, hash: &[u8]) -> Vec<u8> {
 fn list(read: &dyn Read, class: u8) -> Result<Vec<(Vec<u8>, Kept)>, StoreError> {
     let mut found = Vec::new();
     read.scan(Table::Quarantine, &[class], &[class + 1], &mut |key, value| {
-        let copy = minicbor::decode(value);
-        found.push(copy.map(|copy| (key.to_vec(), copy)));
+        let copy = minicbor::decode(value).unwrap_or_else(|error| unreadable(class, key, &error));
+        found.push((key.to_vec(), copy));
         true
     })?;
-    found
-        .into_iter()
-        .collect::<Result<_, _>>()
-        .map_err(|error| StoreError::Damaged(format!("a kept copy: {error}")))
+    Ok(found)
+}
+
+/// Stands in for a copy of which nothing can be said any more, until it is released or makes room: what is kept for people to
+/// look at must not keep mail from being taken.
+fn unreadable(class: u8, key: &[u8], error: &minicbor::decode::Error) -> Kept {
+    Kept {
+        at: 0,
+        site: String::new(),
+        reason: format!("what was noted of this copy cannot be read: {error}"),
+        kept: 0,
+        bytes: 0,
+        proved: class == PROVED,
+        id: hexadecimal(key.last_chunk::<8>().unwrap_or(&[0; 8])),
+    }
+}
+
+fn hexadecimal(hash: &[u8]) -> String {
+    hash.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// How many copies are kept.
@@ -162,7 +177,7 @@ impl Turn<'_> {
             kept: payload.len() as u64,
             bytes,
             proved: class == PROVED,
-            id: hash.iter().map(|octet| format!("{octet:02x}")).collect(),
+            id: hexadecimal(hash),
         };
         let key = [&[class], &self.now.max(0).to_be_bytes()[..], hash].concat();
         let value = minicbor::to_vec(&copy).expect("writing to memory does not fail");
@@ -214,20 +229,25 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::directory::Write;
     use crate::directory::memory::MemoryStore;
     use crate::replication::engine::{Engine, EngineConfig, Input, Output, Succession, Timing};
 
-    #[test]
-    fn copies_stay_within_their_room_and_say_what_is_missing() {
-        let mut engine = Engine::new(EngineConfig {
+    fn engine(quarantine_bytes_max: u64) -> Engine {
+        Engine::new(EngineConfig {
             site: "paris".into(),
             key: SigningKey::from_bytes(&[1; 32]),
             card: "paris".into(),
             succession: Succession::default(),
             known: Vec::new(),
             partners: Vec::new(),
-            timing: Timing { quarantine_bytes_max: 80_000, ..Timing::default() },
-        });
+            timing: Timing { quarantine_bytes_max, ..Timing::default() },
+        })
+    }
+
+    #[test]
+    fn copies_stay_within_their_room_and_say_what_is_missing() {
+        let mut engine = engine(80_000);
         let mut store = MemoryStore::new();
         let mut keep = |n: u8, length: usize, bytes: u64| {
             let mut tx = store.begin();
@@ -263,5 +283,30 @@ mod tests {
             })
             .unwrap();
         assert_eq!(rows, 10, "what was let go leaves nothing");
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_read_keeps_nothing_from_being_kept_and_goes_first() {
+        let mut store = MemoryStore::new();
+        let mut tx = store.begin();
+        tx.put(Table::Quarantine, &[&[UNPROVED][..], &[0; 8], &[7; 8]].concat(), b"of another layout")
+            .unwrap();
+        tx.commit();
+        let found = kept(&store).unwrap();
+        assert_eq!((found.len(), found[0].is_whole()), (1, false));
+        assert!(found[0].reason.contains("cannot be read") && found[0].id == "07".repeat(8));
+        let mut engine = engine(80_000);
+        for n in 0..COPIES_MAX as u8 {
+            let mut tx = store.begin();
+            let now = Timestamp::from_second(1_800_000_000).unwrap();
+            let (from, mail) = ("<a@b>".to_owned(), vec![n; 10]);
+            engine
+                .handle(&mut tx, now, Input::Refused { from, reason: "no".into(), mail, bytes: 10 })
+                .unwrap();
+            tx.commit();
+        }
+        let found = kept(&store).unwrap();
+        assert_eq!(found.len(), COPIES_MAX);
+        assert!(found.iter().all(Kept::is_whole));
     }
 }
