@@ -39,7 +39,13 @@ impl Turn<'_> {
         if of.map(|of| of.seq) == peer.told_seq {
             peer.told_seq = None;
         }
-        if self.goes_by_our_card(peer) && peer.told_seq.is_none() {
+        // Nobody was told of what changed before the site answered for the first time.
+        let partner = self.config.partner(from);
+        let news = partner.is_some_and(|partner| peer.card_told != Some(self.to_tell(partner)));
+        if news {
+            peer.hello_at = Some(self.now);
+            peer.hellos = 0;
+        } else if self.goes_by_our_card(peer) && peer.told_seq.is_none() {
             peer.hello_at = None;
             peer.hellos = 0;
             // What waited for our new key to be known.
@@ -176,13 +182,21 @@ impl Turn<'_> {
             .filter(|record| record.master == self.config.site && record.position.usn > 0);
         let numbers: Vec<u32> = ours.map(|record| record.number).collect();
         for number in numbers {
-            let Some(bytes) = self.tx.get(Table::Checkpoint, &number.to_be_bytes())? else { continue };
-            let by_former =
-                SignedCheckpoint::from_bytes(&bytes).is_ok_and(|signed| signed.verify(&own).is_err());
+            let by_former = match self.tx.get(Table::Checkpoint, &number.to_be_bytes())? {
+                Some(bytes) => {
+                    SignedCheckpoint::from_bytes(&bytes).is_ok_and(|signed| signed.verify(&own).is_err())
+                }
+                // A store that was put back does not know what was signed after that day, and by which key.
+                None => !self.config.succession.former_keys.is_empty(),
+            };
             if by_former {
                 self.tx.delete(Table::Checkpoint, &number.to_be_bytes())?;
                 commit::restate(self.tx, number)?;
                 self.committed(number)?;
+                // At once, for what is signed is not stated again.
+                if let Some(record) = self.contexts.iter().find(|record| record.number == number).cloned() {
+                    self.checkpoint(&record)?;
+                }
             }
         }
         Ok(())

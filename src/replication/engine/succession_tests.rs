@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::directory::change::Change;
 use crate::directory::commit::Commit;
-use crate::directory::context::create_context;
+use crate::directory::context::{context_by_number, create_context};
 use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Dn};
 use crate::replication::engine::config::{KnownSite, PinnedCard};
@@ -40,8 +40,8 @@ struct Paris {
 type Sent = (Message, KeyId);
 
 impl Paris {
-    /// In touch with Tokyo, by the first card.
-    fn new() -> Paris {
+    /// With something to tell, and nobody heard so far.
+    fn alone() -> Paris {
         let mut store = MemoryStore::new();
         let mut tx = store.begin();
         create_context(&mut tx, &Dn::parse(CONTEXT).unwrap(), "paris", Uuid::from_u128(1)).unwrap();
@@ -49,6 +49,12 @@ impl Paris {
         let mut paris = Paris { store, engine: Engine::new(config(1)), now: START };
         paris.tell(Input::Start);
         paris.put(CONTEXT);
+        paris
+    }
+
+    /// In touch with Tokyo, by the first card.
+    fn new() -> Paris {
+        let mut paris = Paris::alone();
         paris.hears(1, &hello("tokyo 1", Some(1)));
         paris.wait(DAY);
         paris
@@ -248,6 +254,44 @@ fn changes_wait_until_the_new_key_is_known() {
     assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [1], "what was under way is repeated, nothing else");
     paris.hears(40, &hello("tokyo 1", Some(2)));
     assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [2], "all of it is stated anew");
+}
+
+/// The store is of a day before the first signature; what was signed since then by the former key is still about.
+#[test]
+fn what_had_not_been_signed_when_the_store_was_copied_is_stated_anew() {
+    let mut paris = Paris::alone();
+    let copied = paris.store.clone();
+    paris.hears(1, &hello("tokyo 1", Some(1)));
+    assert_eq!(stated_by(&paris.wait(DAY), [1, 2]), [1]);
+    let usn = |paris: &Paris| context_by_number(&paris.store, 1).unwrap().unwrap().position.usn;
+    let before = usn(&paris);
+    paris.store = copied;
+    assert_eq!(usn(&paris), before, "that state is the one that Tokyo holds");
+    paris.renew();
+    assert_eq!(usn(&paris), before + 1);
+    paris.renew();
+    assert_eq!(usn(&paris), before + 1, "once");
+    let mut unrenewed = Paris::alone();
+    unrenewed.tell(Input::Start);
+    assert_eq!(usn(&unrenewed), before, "no former key signed anything");
+}
+
+/// A hub says hello, comes to hold another site's naming context, and is answered only then.
+#[test]
+fn what_changed_before_the_first_answer_is_told_after_it() {
+    let mut paris = Paris::alone();
+    let mut hub = config(1);
+    hub.partners[0].outbound = Passage::All;
+    hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
+    paris.engine = Engine::new(hub);
+    paris.tell(Input::Start);
+    let told = |sent: Vec<Sent>| sent.iter().any(|(message, _)| !message.introductions.is_empty());
+    assert!(!told(paris.wait(60_000)), "nothing of kyoto is held");
+    let mut tx = paris.store.begin();
+    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
+    tx.commit();
+    paris.hears(2, &hello("tokyo 1", Some(1)));
+    assert!(told(paris.wait(60_000)));
 }
 
 #[test]
