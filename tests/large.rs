@@ -25,7 +25,10 @@ struct Sites {
 #[test]
 fn increments_reach_the_last_of_many_entries() {
     let mut sites = Sites { master: empty(), replica: empty(), commits: 0 };
-    sites.commit([add("o=Large", "organization", &[])].into_iter().chain((0..PEOPLE).map(person)));
+    let guests = add("ou=Guests,o=Large", "organizationalUnit", &[]);
+    sites.commit(
+        [add("o=Large", "organization", &[])].into_iter().chain((0..PEOPLE).map(person)).chain([guests]),
+    );
     let unit = add("ou=Staff,o=Large", "organizationalUnit", &[]);
     sites.commit([unit]);
     // Few at a time: each rank is looked up by itself.
@@ -41,11 +44,14 @@ fn increments_reach_the_last_of_many_entries() {
     sites.commit((0..PEOPLE).step_by(40).map(|at| note(at, "many")));
     sites.commit((1..PEOPLE).step_by(40).map(|at| Change::Delete { dn: dn(&name(at)) }));
     sites.commit((2..PEOPLE).step_by(40).map(|at| moved(at, "ou=Staff,o=Large")));
-    // The unit gets another name, and a value that names somebody beneath it has that name in it.
-    let new_rdn = Rdn::parse("ou=People").unwrap();
-    let unit =
-        Change::Rename { dn: dn("ou=Staff,o=Large"), new_rdn, delete_old_rdn: true, new_superior: None };
-    sites.commit([unit, set(3, "manager", "uid=p00002,ou=People,o=Large")]);
+    // Units get other names, and values name who is beneath them, of entries before the unit and behind it.
+    sites.commit([moved(6, "ou=Guests,o=Large")]);
+    for (unit, other, beneath) in [("Staff", "People", 2), ("Guests", "Visitors", 6)] {
+        let (old, new_rdn) = (dn(&format!("ou={unit},o=Large")), Rdn::parse(&format!("ou={other}")).unwrap());
+        let unit = Change::Rename { dn: old, new_rdn, delete_old_rdn: true, new_superior: None };
+        let name = format!("uid=p{beneath:05},ou={other},o=Large");
+        sites.commit([unit].into_iter().chain((3..800).step_by(40).map(|at| set(at, "manager", &name))));
+    }
 }
 
 impl Sites {
