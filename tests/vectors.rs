@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use bridgehead::directory::{Digest, Position};
 use bridgehead::message::bundle;
 use bridgehead::message::card::{Card, CardFields};
 use bridgehead::message::introduction::Introduction;
@@ -15,6 +16,8 @@ use bridgehead::message::open::{OpenError, open};
 use bridgehead::message::random::Seeded;
 use bridgehead::message::seal::{Header, seal};
 use bridgehead::message::token;
+use bridgehead::replication::vector::{digest, stand};
+use bridgehead::replication::wire::{Message, Standing, VectorItem};
 
 fn path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "vectors", name].iter().collect()
@@ -185,4 +188,62 @@ fn another_implementation_opens_them() {
     assert_eq!(run("plain.bhm", "gamma.card"), (false, "refused: sent by alpha\n".to_owned()));
     let (opened, said) = run("both.bhb", "alpha.card");
     assert!(!opened && said == "refused: no sealed message\n", "{said}");
+}
+
+fn item(name: &str, usn: u64, standing: Standing) -> VectorItem {
+    let held = usn > 0;
+    VectorItem {
+        context: format!("ou={name},o=Example"),
+        position: held.then_some(Position { invocation: uuid::Uuid::from_u128(0xA1FA), usn }),
+        digest: held.then_some(Digest([usn as u8; 32])),
+        standing,
+    }
+}
+
+#[test]
+fn vectors_are_put_together_by_another_implementation_too() {
+    let mut vector = vec![
+        item("alpha", 300, Standing::Follows),
+        item("alpha rooms", 2, Standing::Held),
+        item("Großbeta", 70_000, Standing::Follows),
+        item("gamma", 0, Standing::Follows),
+    ];
+    let digest = |vector: &[VectorItem]| digest(vector.iter().map(stand));
+    let whole = Message::new(vector.clone());
+    settle("whole.payload", &whole.encode());
+    let first = digest(&vector);
+    vector[2] = item("GROßbeta", 70_001, Standing::Follows);
+    vector[3] = item("gamma", 1, Standing::Recovering);
+    let mut difference = Message::new(vector[2..].to_vec());
+    difference.vector_digest = Some(digest(&vector));
+    settle("difference.payload", &difference.encode());
+    vector[0] = item("alpha", 301, Standing::Follows);
+    let missed = digest(&vector);
+    vector[1] = item("alpha rooms", 2, Standing::Follows);
+    let mut later = Message::new(vec![vector[1].clone()]);
+    (later.vector_digest, later.vector_wanted) = (Some(digest(&vector)), true);
+    settle("later.payload", &later.encode());
+
+    let files = ["vector.py", "whole.payload", "difference.payload", "later.payload"].map(path);
+    let output = Command::new("python3").args(files).output().expect("python3 runs");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    let put = |usns: [&str; 4]| {
+        let [alpha, rooms, beta, gamma] = usns;
+        format!(
+            "ou=alpha rooms,o=example {rooms}\nou=alpha,o=example {alpha}\nou=gamma,o=example {gamma}\n\
+             ou=großbeta,o=example {beta}\n"
+        )
+    };
+    let heads: Vec<&str> = said.split_inclusive('\n').collect();
+    assert_eq!(heads.len(), 18, "{said}");
+    let block = |n: usize| heads[6 * n..6 * n + 6].concat();
+    let expected = put(["300 0", "2 1", "70000 0", "nothing 0"]);
+    assert_eq!(block(0), format!("whole\n{expected}{}\n", hex(&first[..])));
+    let expected = put(["300 0", "2 1", "70001 0", "1 3"]);
+    let second = difference.vector_digest.unwrap();
+    assert_eq!(block(1), format!("known\n{expected}{}\n", hex(&second[..])));
+    let expected = put(["300 0", "2 0", "70001 0", "1 3"]);
+    assert!(block(2).starts_with(&format!("vector wanted\n{expected}")), "{said}");
+    assert_ne!(heads[17].trim(), hex(&missed[..]));
 }

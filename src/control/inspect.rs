@@ -171,6 +171,12 @@ fn says(message: &Message) -> Vec<String> {
         let holds = item.position.map_or("nothing".to_owned(), |position| format!("USN {}", position.usn));
         says.push(format!("holds {holds} of {} ({:?})", item.context, item.standing).to_lowercase());
     }
+    if message.vector_digest.is_some() {
+        says.push("stands with all other naming contexts as it said before".to_owned());
+    }
+    if message.vector_wanted {
+        says.push("asks where the receiver stands with all naming contexts".to_owned());
+    }
     for request in &message.requests {
         let what = match (&request.transfer, request.base) {
             (Some(_), _) => "parts that are missing".to_owned(),

@@ -5,6 +5,7 @@ pub mod transfer;
 pub mod parts;
 pub mod verify;
 pub mod cbor;
+pub mod vector;
 pub mod wire;
 pub mod engine;
 pub mod pacing;

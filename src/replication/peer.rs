@@ -11,8 +11,9 @@
 use minicbor::{Decode, Encode};
 
 use super::engine::Timing;
-use super::pacing::{RoundTrip, Window};
+use super::pacing::{RoundTrip, Window, millis};
 use super::parts::TransferId;
+use super::vector::{self, Said, VectorDigest};
 use super::wire::{DigestItem, Notice, Pinned, Standing};
 use crate::directory::{Digest, Position, Read, StoreError, Table, Write};
 
@@ -94,6 +95,16 @@ pub struct Peer {
     /// Our hello that told of other sites, until this one says that it heard it.
     #[n(41)]
     pub told_seq: Option<u64>,
+    /// What our messages to it said of our vector.
+    #[n(42)]
+    #[cbor(default)]
+    pub said: Said,
+    /// Not all of its vector is known: when to ask for it, and how often that was done in vain.
+    #[n(43)]
+    pub vector_at: Option<Millis>,
+    #[n(44)]
+    #[cbor(default)]
+    pub vector_asks: u32,
     /// Times the question was put.
     #[n(25)]
     #[cbor(default)]
@@ -354,8 +365,25 @@ impl Peer {
     /// The next message's sequence number. It follows the clock, so that a site whose store was put back
     /// to an earlier day does not repeat itself.
     pub fn next_seq(&mut self, now: Millis) -> u64 {
-        self.sent_seq = (self.sent_seq + 1).max(now.max(0) as u64);
+        self.sent_seq = self.coming_seq(now);
         self.sent_seq
+    }
+
+    /// What [`Peer::next_seq`] will give.
+    pub fn coming_seq(&self, now: Millis) -> u64 {
+        (self.sent_seq + 1).max(now.max(0) as u64)
+    }
+
+    /// The digest of the site's vector, as far as it is known here.
+    pub fn vector_digest(&self) -> VectorDigest {
+        let wanted = self.links.iter().filter(|link| link.wanted);
+        vector::digest(wanted.map(|link| (link.context.as_str(), link.theirs, link.standing)))
+    }
+
+    /// When to ask again for a vector that was asked for so often.
+    pub fn vector_again(&self, now: Millis, timing: &Timing) -> Millis {
+        let wait = self.timeout(timing).saturating_mul(1 << self.vector_asks.min(16));
+        now + wait.min(millis(timing.retry_max))
     }
 
     pub fn finish(&mut self, transfer: TransferId) {

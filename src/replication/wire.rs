@@ -1,15 +1,16 @@
 //! What one replication message says, once it is opened: the payload of the sealed envelope.
 //!
 //! PROMISES
-//!   Every message carries its sender's vector, so any message acknowledges and any message shows a
-//!   gap. A field that this version does not know is skipped, so that later versions can add.
+//!   Every message carries its sender's vector, whole or as what changed, so any message acknowledges and any
+//!   message shows a gap. A field that this version does not know is skipped, so that later versions can add.
 //!   Reading allocates no more than a small multiple of the payload, whatever it claims.
 //!
 //! FORMAT
 //!   One CBOR map (RFC 8949) with small numbers for keys; times are milliseconds since 1970, UTC.
 //!   ```text
 //!   message = {0 protocol, ?1 heard, ?2 hello, 3 [vector item], ?4 [request], ?5 [part], ?6 [digests],
-//!              ?7 [notice], ?8 answer wanted, ?9 [introduction text]}
+//!              ?7 [notice], ?8 answer wanted, ?9 [introduction text], ?10 digest of the whole vector,
+//!              ?11 whole vector wanted}
 //!   heard   = {0 sequence number heard last, 1 milliseconds between hearing and telling}
 //!   hello   = {0 card text, 1 capabilities, 2 part_bytes_max, 3 this answers your hello,
 //!              ?4 [former card text], ?5 [serial, id of the signing key] of the receiver's card as pinned here}
@@ -34,6 +35,7 @@ use thiserror::Error;
 
 use super::cbor::list;
 use super::parts::{Part, TransferId};
+use super::vector::VectorDigest;
 use crate::directory::{Digest, Position};
 
 /// The protocol that this program speaks; a message of another number is refused.
@@ -88,6 +90,13 @@ pub struct Message {
     #[n(9)]
     #[cbor(default, skip_if = "Vec::is_empty", decode_with = "list::<_, _, INTRODUCTIONS_MAX>")]
     pub introductions: Vec<String>,
+    /// Set: `vector` holds what changed, and this is what all of it hashes to. None: `vector` is all.
+    #[n(10)]
+    pub vector_digest: Option<VectorDigest>,
+    /// The sender does not know all of the receiver's vector.
+    #[n(11)]
+    #[cbor(default, skip_if = "not")]
+    pub vector_wanted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -253,7 +262,14 @@ impl Message {
             notices: Vec::new(),
             answer_wanted: false,
             introductions: Vec::new(),
+            vector_digest: None,
+            vector_wanted: false,
         }
+    }
+
+    /// A greeting that says nothing of what its sender holds.
+    pub fn is_only_hello(&self) -> bool {
+        self.hello.is_some() && self.vector.is_empty() && self.vector_digest.is_none()
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -371,6 +387,17 @@ mod tests {
     }
 
     #[test]
+    fn a_difference_without_news_is_no_bare_hello() {
+        let mut message = Message::new(Vec::new());
+        assert!(!message.is_only_hello());
+        message.hello = self::message().hello;
+        assert!(message.is_only_hello());
+        (message.vector_digest, message.vector_wanted) = (Some([7; 16].into()), true);
+        assert!(!message.is_only_hello());
+        assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+
+    #[test]
     fn a_bare_vector_is_small() {
         let mut bare = Message::new(message().vector);
         bare.heard = Some(Heard { seq: 1_795_000_000_000, held_ms: 1000 });
@@ -400,6 +427,11 @@ mod tests {
         assert_eq!(Message::decode(&many.encode()), Ok(many.clone()));
         many.notices.push(many.notices[0].clone());
         assert!(matches!(Message::decode(&many.encode()), Err(WireError::Malformed(_))));
+        let mut vector = Message::new(vec![message().vector[0].clone(); CONTEXTS_MAX]);
+        vector.vector_digest = Some([7; 16].into());
+        assert_eq!(Message::decode(&vector.encode()), Ok(vector.clone()));
+        vector.vector.push(vector.vector[0].clone());
+        assert!(matches!(Message::decode(&vector.encode()), Err(WireError::Malformed(_))));
         let mut newer = message();
         newer.protocol = 2;
         assert_eq!(Message::decode(&newer.encode()), Err(WireError::Protocol(2)));

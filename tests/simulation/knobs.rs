@@ -53,6 +53,8 @@ pub struct Knobs {
     pub delete_percent_max: u8,
     /// Larger mails come back.
     pub passes_bytes_max: usize,
+    /// Vectors of at most so many naming contexts go whole.
+    pub vector_whole_max: usize,
     /// People in the first commit of every site.
     pub bulk: u64,
     /// Commits in all, and the time they are spread over.
@@ -104,6 +106,7 @@ impl Knobs {
             day_bytes_max: None,
             one_way: false,
             delete_percent_max: 100,
+            vector_whole_max: 0,
             bulk: 0,
             commits: 4,
             busy: 60_000,
@@ -158,6 +161,7 @@ impl Knobs {
             9 => knobs.schedule = "Mon-Fri 18:00-06:00 Europe/Berlin".parse().expect("a sound schedule"),
             _ => {}
         }
+        knobs.vector_whole_max = [0, 0, 0, 3][seed as usize % 4];
         if large {
             // Many contexts, little in each.
             knobs.bulk = 0;

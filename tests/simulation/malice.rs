@@ -152,6 +152,10 @@ fn ask(dice: &mut Dice, message: &mut Message) -> &'static str {
 
 /// Claims to stand where it does not.
 fn forge_vector(dice: &mut Dice, message: &mut Message) -> &'static str {
+    if let Some(digest) = message.vector_digest.as_mut().filter(|_| dice.percent(50)) {
+        digest[0] ^= 1;
+        return "lies about its whole vector";
+    }
     if message.vector.is_empty() {
         return "has no vector to forge";
     }

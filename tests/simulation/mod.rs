@@ -22,6 +22,7 @@ mod site;
 mod staff;
 mod trace;
 mod traffic;
+mod vectors;
 mod workload;
 mod world;
 

@@ -72,7 +72,8 @@ impl Observers {
 
     /// Only hello goes to a site that was never heard.
     pub fn mail(&mut self, from: &Site, to: &str, message: &Message) -> Option<String> {
-        let more = !message.vector.is_empty() || !message.parts.is_empty() || !message.requests.is_empty();
+        let told = !message.vector.is_empty() || message.vector_digest.is_some();
+        let more = told || !message.parts.is_empty() || !message.requests.is_empty();
         let answered = more
             && Peer::load(&from.store, to).expect("the store is sound").is_some_and(|peer| peer.answered);
         (more && !answered).then(|| format!("{} sends {to} more than hello before it answered", from.name))

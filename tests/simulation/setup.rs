@@ -30,6 +30,7 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
             card: None,
         })
         .collect();
+    let timing = Timing { vector_whole_max: knobs.vector_whole_max, ..Timing::default() };
     let mut sites = Vec::new();
     for n in 0..knobs.sites {
         let config = EngineConfig {
@@ -39,7 +40,7 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
             succession: Default::default(),
             known: known.clone(),
             partners: partners(knobs, n, &names),
-            timing: knobs.sabotage.timing(Timing::default()),
+            timing: knobs.sabotage.timing(timing.clone()),
         };
         let mut store = MemoryStore::new();
         let mut tx = store.begin();

@@ -10,7 +10,16 @@ pub fn said(mail: u64, message: &Message) -> String {
     let parts: String = message.parts.iter().map(|item| part(&item.part)).collect();
     let asks = message.requests.iter().map(|r| format!(" asks {:?}{:?}", r.base.map(|b| b.usn), r.missing));
     let asks: String = asks.collect();
-    format!("#{}{hello}{parts}{asks}{}", mail % 1_000_000, if message.answer_wanted { " ?" } else { "" })
+    let told = match (message.vector.len(), message.vector_digest) {
+        (told, Some(_)) => format!(" +{told}"),
+        (told, None) => format!(" ={told}"),
+    };
+    let whole = if message.vector_wanted { " whole?" } else { "" };
+    format!(
+        "#{}{hello}{told}{whole}{parts}{asks}{}",
+        mail % 1_000_000,
+        if message.answer_wanted { " ?" } else { "" }
+    )
 }
 
 fn part(part: &Part) -> String {

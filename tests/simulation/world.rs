@@ -73,6 +73,18 @@ pub struct Cut {
     pub queues: bool,
 }
 
+/// What a mail told of its sender's vector.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub from: usize,
+    pub to: usize,
+    pub items: usize,
+    pub whole: bool,
+    /// It asks for the other's whole vector.
+    pub wanted: bool,
+    pub bytes: usize,
+}
+
 pub struct World {
     pub now: i64,
     pub knobs: Knobs,
@@ -85,6 +97,8 @@ pub struct World {
     /// Mails handed to the network since the last reset: (from, to, was anything but a vector in it).
     pub mails: Vec<(usize, usize, bool)>,
     pub bytes: u64,
+    /// What the mails told, since the last reset.
+    pub told: Vec<Told>,
     /// When mails were handed to the network.
     pub posted_at: Vec<i64>,
     /// The next part of this index gets lost.
@@ -133,6 +147,7 @@ impl World {
             trace: VecDeque::new(),
             mails: Vec::new(),
             bytes: 0,
+            told: Vec::new(),
             posted_at: Vec::new(),
             lose_part: None,
             parts_posted: (0, 0),
@@ -407,6 +422,14 @@ impl World {
         }
         let bare = message.parts.is_empty() && message.requests.is_empty();
         self.mails.push((from, to, !bare));
+        self.told.push(Told {
+            from,
+            to,
+            items: message.vector.len(),
+            whole: message.vector_digest.is_none(),
+            wanted: message.vector_wanted,
+            bytes: payload.len(),
+        });
         let unlucky = self.count_parts(to, &message);
         let mut payload = payload;
         if let Some(malice) = self.malice.as_mut().filter(|malice| malice.site == from)

@@ -466,7 +466,7 @@ impl Turn<'_> {
         match context::create_context(self.tx, &checkpoint.context, &master.site, uuid::Uuid::nil()) {
             Ok(record) => {
                 self.event(Event::ContextAdded { context: name, master: master.site.clone() });
-                self.contexts.push(record.clone());
+                self.add_context(record.clone());
                 Ok(Some(record))
             }
             Err(ContextError::Store(error)) => Err(error),

@@ -5,6 +5,9 @@
 //!   What a vector shows to have arrived is dropped from the outbox; what it shows to be missing is asked for
 //!   after it was given time to arrive by itself.
 
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+
 use super::Event;
 use super::config::Partner;
 use super::hold::{Hold, HoldKind};
@@ -14,27 +17,40 @@ use crate::directory::{Position, StoreError};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, Outgoing};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
-use crate::replication::wire::VectorItem;
+use crate::replication::vector::VectorDigest;
+use crate::replication::wire::{CONTEXTS_MAX, VectorItem};
 
 impl Turn<'_> {
-    /// The newest vector replaces what was known of the site.
+    /// The newest vector replaces what was known of the site. One that tells what changed, and does not give the
+    /// whole together with what was known, counts for what it tells; for the rest it is asked.
     pub(super) fn take_vector(
         &mut self,
         partner: &Partner,
         peer: &mut Peer,
         vector: Vec<VectorItem>,
+        digest: Option<VectorDigest>,
     ) -> Result<(), StoreError> {
-        peer.links.iter_mut().for_each(|link| link.wanted = false);
-        for item in vector {
-            let link = peer.link(&item.context);
-            link.wanted = true;
-            link.standing = item.standing;
-            link.theirs = item.position.zip(item.digest);
+        let told = note_vector(peer, vector, digest.is_none());
+        let known = digest.is_none_or(|digest| digest == peer.vector_digest());
+        match digest {
+            _ if !known && peer.vector_asks > 0 => {
+                peer.vector_at = peer.vector_at.or(Some(peer.vector_again(self.now, &self.config.timing)));
+            }
+            _ if !known => {
+                peer.vector_at =
+                    sooner(peer.vector_at, self.now + millis(self.config.timing.acknowledgement));
+            }
+            Some(_) => (peer.vector_at, peer.vector_asks) = (None, 0),
+            // Only a difference that holds shows that both understand one another again.
+            None => peer.vector_at = None,
         }
         // What we never held is sent by itself as soon as the site knows that we take it.
         let first_wait = peer.timeout(&self.config.timing);
         let mut links = std::mem::take(&mut peer.links);
-        for link in &mut links {
+        for (at, link) in links.iter_mut().enumerate() {
+            if !known && !told.contains(&at) {
+                continue;
+            }
             self.tidy(partner, peer, link)?;
             let progress = self.settle_chain(partner, link)?;
             if progress {
@@ -214,7 +230,8 @@ impl Turn<'_> {
         if answered {
             peer.ask_again_at = None;
         }
-        if behind == 0 {
+        // What is not known of the site may differ.
+        if behind == 0 && peer.vector_at.is_none() {
             if answered {
                 peer.equal_at = Some(self.now);
             }
@@ -230,11 +247,42 @@ impl Turn<'_> {
     /// Naming contexts in which the site and we differ.
     pub(super) fn behind(&self, partner: &Partner, peer: &Peer) -> usize {
         let ours = self.vector(partner, peer);
-        let differs = |item: &VectorItem| {
-            let link = peer.links.iter().find(|link| link.context.eq_ignore_ascii_case(&item.context));
-            let theirs = link.and_then(|link| link.theirs);
-            link.is_some_and(|link| link.wanted) && theirs != item.position.zip(item.digest)
+        let places = places(peer);
+        let differs = |item: &&VectorItem| {
+            let link = places.get(&item.context.to_ascii_lowercase()).map(|at| &peer.links[*at]);
+            link.is_some_and(|link| link.wanted && link.theirs != item.position.zip(item.digest))
         };
-        ours.iter().filter(|item| differs(item)).count()
+        ours.iter().filter(differs).count()
     }
+}
+
+/// Where in the record the link of each naming context is, by its name in lower case.
+fn places(peer: &Peer) -> HashMap<String, usize> {
+    peer.links.iter().enumerate().map(|(at, link)| (link.context.to_ascii_lowercase(), at)).collect()
+}
+
+/// Notes what the items say, and where. Of naming contexts that are new, no more than a vector may have.
+fn note_vector(peer: &mut Peer, vector: Vec<VectorItem>, whole: bool) -> BTreeSet<usize> {
+    if whole {
+        peer.links.iter_mut().for_each(|link| link.wanted = false);
+    }
+    let mut places = places(peer);
+    let mut told = BTreeSet::new();
+    for item in vector {
+        let at = match places.entry(item.context.to_ascii_lowercase()) {
+            Entry::Occupied(place) => *place.get(),
+            // Many small differences must not make a large record.
+            Entry::Vacant(_) if peer.links.len() >= CONTEXTS_MAX => continue,
+            Entry::Vacant(place) => {
+                peer.links.push(Link::new(&item.context));
+                *place.insert(peer.links.len() - 1)
+            }
+        };
+        let link = &mut peer.links[at];
+        link.wanted = true;
+        link.standing = item.standing;
+        link.theirs = item.position.zip(item.digest);
+        told.insert(at);
+    }
+    told
 }

@@ -14,7 +14,7 @@ use crate::replication::pacing::millis;
 use crate::replication::parts::{self, Assembly, Outgoing};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
 use crate::replication::transfer::{self, Base, EncodeError, Encoded};
-use crate::replication::wire::{self, Heard, Message, PartItem, Request, VectorItem};
+use crate::replication::wire::{self, Heard, Message, PartItem, Request};
 
 /// Parts are never smaller than this.
 pub const PART_BYTES_MIN: u64 = 16 << 10;
@@ -113,8 +113,12 @@ impl Turn<'_> {
         if !flown && requests.is_empty() && digests.is_empty() && !self.has_to_speak(peer) {
             return Ok(());
         }
-        let vector = self.vector(partner, peer);
-        let mut messages = pack(items, &vector, self.part_limit(partner, peer) as usize);
+        let seqs = (peer.coming_seq(self.now), peer.echoed_seq);
+        let whole_max = self.config.timing.vector_whole_max;
+        let (vector, digest) = peer.said.tell(self.vector(partner, peer), seqs, whole_max);
+        let mut bare = Message::new(vector);
+        bare.vector_digest = digest;
+        let mut messages = pack(items, &bare, self.part_limit(partner, peer) as usize);
         let first = &mut messages[0];
         first.requests = requests;
         first.digests = digests;
@@ -126,6 +130,11 @@ impl Turn<'_> {
             peer.hellos += 1;
             let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
             peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+        }
+        if peer.vector_at.is_some_and(|at| at <= self.now) {
+            first.vector_wanted = true;
+            peer.vector_at = Some(peer.vector_again(self.now, &self.config.timing));
+            peer.vector_asks += 1;
         }
         if first.hello.is_some() {
             first.introductions = self.introductions(partner);
@@ -157,6 +166,7 @@ impl Turn<'_> {
         let due = |at: Option<Millis>| at.is_some_and(|at| at <= self.now);
         let heartbeat = peer.sent_at.is_none_or(|at| at + millis(self.config.timing.heartbeat) <= self.now);
         let timers = due(peer.answer_at) || due(peer.ask_again_at) || due(peer.hello_at);
+        let timers = timers || due(peer.vector_at);
         timers || heartbeat || peer.hello_owed || !peer.notices.is_empty()
     }
 
@@ -315,14 +325,14 @@ fn next_part(flight: &mut Flight, room: bool) -> Option<u32> {
     })
 }
 
-/// Fills messages with parts in the order given; at least one message.
-fn pack(items: Vec<PartItem>, vector: &[VectorItem], limit: usize) -> Vec<Message> {
-    let mut messages = vec![Message::new(vector.to_vec())];
+/// Fills messages with parts in the order given; at least one message. Each begins as `bare`.
+fn pack(items: Vec<PartItem>, bare: &Message, limit: usize) -> Vec<Message> {
+    let mut messages = vec![bare.clone()];
     let mut used = OVERHEAD_BYTES;
     for item in items {
         let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + 64;
         if used + size > limit && used > OVERHEAD_BYTES {
-            messages.push(Message::new(vector.to_vec()));
+            messages.push(bare.clone());
             used = OVERHEAD_BYTES;
         }
         used += size;

@@ -1,5 +1,6 @@
 //! What the engine is told by the configuration: who we are, whom we know, how patient we are.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -142,6 +143,8 @@ pub struct Timing {
     pub log_commits_max: u64,
     /// Octets of kept copies, of what connected sites sent and of other mail half each.
     pub quarantine_bytes_max: u64,
+    /// A vector of at most so many naming contexts goes whole in every message.
+    pub vector_whole_max: usize,
 }
 
 impl Default for Timing {
@@ -160,6 +163,7 @@ impl Default for Timing {
             chain_max: 32,
             log_commits_max: limits::LOG_COMMITS,
             quarantine_bytes_max: limits::QUARANTINE_BYTES,
+            vector_whole_max: 8,
         }
     }
 }
@@ -181,7 +185,20 @@ impl Partner {
     }
 }
 
+/// By the name of a naming context in lower case: which of the known sites masters it.
+pub type Masters = HashMap<String, usize>;
+
 impl EngineConfig {
+    pub(super) fn masters(&self) -> Masters {
+        let mut masters = Masters::new();
+        for (at, known) in self.known.iter().enumerate() {
+            for name in &known.contexts {
+                masters.entry(name.to_ascii_lowercase()).or_insert(at);
+            }
+        }
+        masters
+    }
+
     pub fn partner(&self, site: &str) -> Option<&Partner> {
         self.partners.iter().find(|partner| partner.site == site)
     }

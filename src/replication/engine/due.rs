@@ -59,6 +59,7 @@ fn answered_due(config: &EngineConfig, partner: &Partner, peer: &Peer, now: Mill
         (peer.hello_at, Due::Hello),
         (peer.answer_at, Due::Acknowledgement),
         (peer.ask_again_at, Due::Question),
+        (peer.vector_at, Due::Missing),
         (peer.retry_at, Due::Again),
         (unsent, if opens > now { Due::Budget } else { Due::Parts }),
         (Some(heartbeat), Due::Heartbeat),

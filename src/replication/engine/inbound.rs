@@ -60,14 +60,14 @@ impl Turn<'_> {
                 self.outputs.push_back(Output::Introduced { by, introductions });
             }
         }
+        let only_hello = message.is_only_hello();
         let carrier = Carrier { seq: header.seq, message_id: header.message_id, at: self.now };
         let Received { any, contexts, begun } = self.take_parts(from, &mut peer, message.parts, &carrier)?;
         for context in contexts {
             self.apply_ready(from, &mut peer, &context)?;
         }
-        let only_hello = message.vector.is_empty() && message.hello.is_some();
         if newest && !only_hello {
-            self.take_vector(partner, &mut peer, message.vector)?;
+            self.take_vector(partner, &mut peer, message.vector, message.vector_digest)?;
         }
         if freshness != Freshness::Old {
             for request in &message.requests {
@@ -86,6 +86,10 @@ impl Turn<'_> {
             peer.answer_at = sooner(peer.answer_at, self.now + millis(self.config.timing.acknowledgement));
         }
         if message.answer_wanted && freshness != Freshness::Old {
+            peer.answer_at = Some(self.now);
+        }
+        if message.vector_wanted && freshness != Freshness::Old {
+            peer.said.forget();
             peer.answer_at = Some(self.now);
         }
         // A bare hello says nothing of what the site holds.

@@ -50,10 +50,12 @@ pub use interface::{BounceStatus, Event, Header, Input, Outcome, Output, Refusal
 
 use super::peer::{Millis, Peer};
 use crate::directory::{StoreError, Write};
+use config::Masters;
 use turn::Turn;
 
 pub struct Engine {
     config: EngineConfig,
+    masters: Masters,
     outputs: VecDeque<Output>,
     /// Our own naming contexts that have a new invocation id since the start.
     renewed: BTreeMap<u32, Uuid>,
@@ -63,7 +65,8 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(config: EngineConfig) -> Engine {
-        Engine { config, outputs: VecDeque::new(), renewed: BTreeMap::new(), due: BTreeMap::new() }
+        let masters = config.masters();
+        Engine { config, masters, outputs: VecDeque::new(), renewed: BTreeMap::new(), due: BTreeMap::new() }
     }
 
     pub fn config(&self) -> &EngineConfig {
@@ -80,8 +83,9 @@ impl Engine {
         now: Timestamp,
         input: Input,
     ) -> Result<Outcome, StoreError> {
+        let now = now.as_millisecond();
         let mut turn =
-            Turn::begin(&self.config, &mut self.outputs, &mut self.renewed, tx, now.as_millisecond())?;
+            Turn::begin(&self.config, &self.masters, &mut self.outputs, &mut self.renewed, tx, now)?;
         let mut outcome = Outcome::Taken;
         match input {
             Input::Start => turn.start()?,
@@ -125,8 +129,9 @@ impl Engine {
         now: Timestamp,
         site: &str,
     ) -> Result<Vec<bundle::Bundled>, StoreError> {
+        let now = now.as_millisecond();
         let mut turn =
-            Turn::begin(&self.config, &mut self.outputs, &mut self.renewed, tx, now.as_millisecond())?;
+            Turn::begin(&self.config, &self.masters, &mut self.outputs, &mut self.renewed, tx, now)?;
         let messages = turn.bundle(site)?;
         turn.end(&mut self.due)?;
         Ok(messages)

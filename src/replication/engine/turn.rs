@@ -4,11 +4,11 @@
 //! PROMISES
 //!   A site's record is read once and written once in a turn, and only if it changed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::config::{EngineConfig, Partner, Passage, same_context};
+use super::config::{EngineConfig, KnownSite, Masters, Partner, Passage, same_context};
 use super::hold::{Hold, HoldKind, HoldVerdict, holds};
 use super::{Event, Output, load};
 use crate::directory::Table;
@@ -25,6 +25,9 @@ pub struct Turn<'t> {
     pub(super) tx: &'t mut dyn Write,
     pub(super) now: Millis,
     pub(super) contexts: Vec<ContextRecord>,
+    /// Their numbers, by their names in lower case and where they stood last among the others.
+    places: HashMap<String, (u32, usize)>,
+    masters: &'t Masters,
     /// Naming contexts with a transfer that waits for the operator: nothing is asked for, and sites are told.
     pub(super) held: Vec<String>,
     /// Naming contexts with a fork on record.
@@ -40,6 +43,7 @@ pub struct Turn<'t> {
 impl<'t> Turn<'t> {
     pub(super) fn begin(
         config: &'t EngineConfig,
+        masters: &'t Masters,
         outputs: &'t mut VecDeque<Output>,
         renewed: &'t mut BTreeMap<u32, Uuid>,
         tx: &'t mut dyn Write,
@@ -56,7 +60,9 @@ impl<'t> Turn<'t> {
             renewed,
             tx,
             now,
-            contexts,
+            contexts: Vec::with_capacity(contexts.len()),
+            places: HashMap::new(),
+            masters,
             held: names(held.into_iter().filter(waits).collect()),
             forks: names(forks),
             recovering: Vec::new(),
@@ -64,6 +70,7 @@ impl<'t> Turn<'t> {
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
         };
+        contexts.into_iter().for_each(|record| turn.add_context(record));
         turn.find_losses()?;
         Ok(turn)
     }
@@ -104,7 +111,21 @@ impl<'t> Turn<'t> {
     }
 
     pub(super) fn context(&self, name: &str) -> Option<&ContextRecord> {
-        self.contexts.iter().find(|record| same_context(&record.dn.to_string(), name))
+        let (number, place) = *self.places.get(&name.to_ascii_lowercase())?;
+        let is = |record: &&ContextRecord| record.number == number;
+        self.contexts.get(place).filter(is).or_else(|| self.contexts.iter().find(is))
+    }
+
+    pub(super) fn add_context(&mut self, record: ContextRecord) {
+        let name = record.dn.to_string().to_ascii_lowercase();
+        self.places.insert(name, (record.number, self.contexts.len()));
+        self.contexts.push(record);
+    }
+
+    /// The site whose pinned card says that it masters `context`.
+    fn master(&self, context: &str) -> Option<&'t KnownSite> {
+        let at = *self.masters.get(&context.to_ascii_lowercase())?;
+        self.config.known.get(at)
     }
 
     /// Reads a naming context again after it changed.
@@ -112,7 +133,7 @@ impl<'t> Turn<'t> {
         let Some(fresh) = context::context_by_number(self.tx.as_read(), number)? else { return Ok(()) };
         match self.contexts.iter_mut().find(|record| record.number == number) {
             Some(record) => *record = fresh,
-            None => self.contexts.push(fresh),
+            None => self.add_context(fresh),
         }
         Ok(())
     }
@@ -134,9 +155,9 @@ impl<'t> Turn<'t> {
             return true;
         }
         let ours = self.context(context).is_some_and(|record| record.master == self.config.site);
-        let trusted = self.config.master(context).is_some_and(|known| known.site != self.config.site);
+        let trusted = self.master(context).is_some_and(|known| known.site != self.config.site);
         let lets = match &partner.inbound {
-            Passage::Own => self.config.master(context).is_some_and(|known| known.site == partner.site),
+            Passage::Own => self.master(context).is_some_and(|known| known.site == partner.site),
             passage => passage.lets(context),
         };
         !ours && trusted && lets
@@ -150,13 +171,14 @@ impl<'t> Turn<'t> {
             () if self.recovering.iter().any(|own| same_context(own, name)) => Standing::Recovering,
             () => Standing::Follows,
         };
-        let mut items = Vec::new();
+        let (mut items, mut listed) = (Vec::new(), HashSet::new());
         for record in &self.contexts {
             let name = record.dn.to_string();
             if record.master == partner.site || self.sends(partner, record) || self.takes(partner, &name) {
                 let wrong =
                     peer.links.iter().any(|link| link.wants_whole() && same_context(&link.context, &name));
                 let point = point(record).filter(|_| !wrong);
+                listed.insert(name.to_ascii_lowercase());
                 items.push(VectorItem {
                     standing: standing(&name),
                     context: name,
@@ -166,8 +188,7 @@ impl<'t> Turn<'t> {
             }
         }
         for name in self.config.known.iter().flat_map(|known| &known.contexts) {
-            let listed = items.iter().any(|item| same_context(&item.context, name));
-            if !listed && self.takes(partner, name) {
+            if self.takes(partner, name) && listed.insert(name.to_ascii_lowercase()) {
                 items.push(VectorItem {
                     context: name.clone(),
                     position: None,
