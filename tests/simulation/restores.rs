@@ -5,7 +5,7 @@ use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
 
-use super::cases::{names, two_equal_sites};
+use super::cases::{names, peer, two_equal_sites};
 use super::knobs::{Knobs, Topology};
 use super::site::Crash;
 use super::world::{DAY, HOUR, World};
@@ -73,6 +73,36 @@ fn what_waits_for_a_lost_base_goes_when_its_sender_has_lost_it_too() {
     world.run(world.now + 13 * HOUR, |_| false);
     assert_eq!(world.sites[0].own().position.usn, 0);
     assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
+/// A replica holds more than what its master still sends it, and asks for everything, for what came did not fit.
+#[test]
+fn everything_is_what_there_is_now_and_not_what_was_under_way() {
+    let mut world = two_equal_sites(|knobs| (knobs.bulk, knobs.part_bytes_max) = (200, 16 << 10));
+    let context = "ou=s0,o=Example";
+    let nothing =
+        VectorItem { context: context.into(), position: None, digest: None, standing: Standing::Follows };
+    let header = world.sites[1].header(world.now, world.now as u64);
+    let payload = Message::new(vec![nothing]).encode();
+    world.knobs.loss = 100;
+    world.input(0, Input::Received { from: "s1".into(), header, payload }, Crash::No);
+    world.run(world.now + 10_000, |_| false);
+    assert!(peer(&world, 0, "s1").link(context).chain[0].parts > 1, "a full load is under way, and lost");
+    world.knobs.loss = 0;
+    world.work(0, 3);
+    assert!(world.run(world.now + 60_000, World::equal));
+
+    // Before it said so.
+    let mut hub = peer(&world, 1, "s0");
+    let link = hub.link(context);
+    (link.ask_full, link.ask_at) = (true, Some(world.now));
+    let mut tx = world.sites[1].store.begin();
+    hub.store(&mut tx, "s0").unwrap();
+    tx.commit();
+    world.sites[1].restart();
+    world.input(1, Input::Start, Crash::No);
+    let satisfied = |world: &World| !peer(world, 1, "s0").link(context).ask_full;
+    assert!(world.run(world.now + DAY, satisfied), "it got everything");
 }
 
 /// A hub that was put back to an earlier day is asked by a site that is ahead of it, and sends what it has.

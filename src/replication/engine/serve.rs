@@ -3,11 +3,13 @@
 //! PROMISES
 //!   What is on its way already is not sent again because of a question that was asked before it could
 //!   arrive; so duplicate questions coalesce, and a backlog of them makes no backlog of answers.
-//!   One full load of a naming context is on its way to a site at a time.
+//!   One full load of a naming context is on its way to a site at a time; one that arrived and did not satisfy gives way
+//!   to the present state.
 
 use super::config::{Partner, Passage};
-use super::turn::{Turn, sooner};
+use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
+use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Flight, Peer};
 use crate::replication::wire::Request;
 
@@ -50,8 +52,21 @@ impl Turn<'_> {
             }
             None if newest => {
                 let base = request.base.zip(request.base_digest);
+                // All of it left and a later message arrived, but nothing of it is of use there: the site stood further on
+                // before it asked for everything.
+                let old = |flight: &Flight| {
+                    let left = flight.next == flight.parts && flight.seq <= echoed;
+                    base.is_none() && left && Some(flight.target) != point(&record)
+                };
                 match link.chain.iter_mut().find(|flight| flight.base == base) {
                     Some(flight) if coming(flight) || flight.next == 0 => {}
+                    Some(flight) if old(flight) => {
+                        for flight in link.chain.drain(..) {
+                            Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+                        }
+                        link.owed = owed;
+                        link.push_at = sooner(link.push_at, now);
+                    }
                     // Of a large one, part 0; the site then names what else is missing.
                     Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
                     None => {
