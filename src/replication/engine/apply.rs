@@ -368,7 +368,7 @@ impl Turn<'_> {
                 }
                 self.moved(from, peer, &name)?;
                 if is_new {
-                    self.tell_news(from)?;
+                    self.tell_news(partner, peer)?;
                 }
                 Ok(Done::Applied)
             }

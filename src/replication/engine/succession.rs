@@ -126,16 +126,20 @@ impl Turn<'_> {
             .collect()
     }
 
-    /// What we tell of ourselves and others changed: whoever has not heard it gets a hello.
-    pub(super) fn tell_news(&mut self, except: &str) -> Result<(), StoreError> {
-        self.each_other_partner(Some(except), |turn, partner, peer| {
-            let news = peer.answered && peer.card_told != Some(turn.to_tell(partner));
-            if news {
-                peer.hello_at = Some(turn.now);
-                peer.hellos = 0;
-            }
-            news
-        })
+    /// What we tell of ourselves and others changed with what came from `giver`: whoever has not heard it gets a hello. So
+    /// does the giver: it may know a master by a former card only.
+    pub(super) fn tell_news(&mut self, giver: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        self.tell_if_news(giver, peer);
+        self.each_other_partner(Some(&giver.site), |turn, partner, peer| turn.tell_if_news(partner, peer))
+    }
+
+    fn tell_if_news(&self, partner: &Partner, peer: &mut Peer) -> bool {
+        let news = peer.answered && peer.card_told != Some(self.to_tell(partner));
+        if news {
+            peer.hello_at = Some(self.now);
+            peer.hellos = 0;
+        }
+        news
     }
 
     /// The key that the site knows us by. While it does not answer to our card, each hello tries another.

@@ -9,13 +9,17 @@ use crate::directory::commit::Commit;
 use crate::directory::context::{context_by_number, create_context};
 use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Dn};
-use crate::replication::engine::config::{KnownSite, PinnedCard};
+use crate::replication::checkpoint::Checkpoint;
+use crate::replication::engine::config::{FormerKey, KnownSite, PinnedCard};
 use crate::replication::engine::{
     Engine, EngineConfig, Header, Input, Outcome, Output, Partner, Passage, Succession, Timing,
 };
+use crate::replication::parts;
 use crate::replication::peer::Peer;
-use crate::replication::transfer::Manifest;
-use crate::replication::wire::{Heard, Hello, KeyId, Message, Pinned, Standing, VectorItem, key_id};
+use crate::replication::transfer::{self, Manifest};
+use crate::replication::wire::{
+    Heard, Hello, KeyId, Message, PartItem, Pinned, Standing, VectorItem, key_id,
+};
 
 const CONTEXT: &str = "ou=paris,o=Example";
 const START: i64 = 1_800_000_000_000;
@@ -319,4 +323,49 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     let header = Header { seq: START as u64 + 3, time, message_id: None };
     paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
     assert!(!told(paris.wait(30 * DAY)), "heard");
+}
+
+/// All of Kyoto's naming context, as Kyoto signed it with this key.
+fn kyotos(seed: u8) -> Vec<PartItem> {
+    let name = "ou=kyoto,o=Example";
+    let mut store = MemoryStore::new();
+    let mut tx = store.begin();
+    create_context(&mut tx, &Dn::parse(name).unwrap(), "kyoto", Uuid::from_u128(2)).unwrap();
+    let mut commit = Commit::begin(&mut tx, 1, [7; 12]).unwrap();
+    let attributes = Attributes::from_pairs([("description", b"x".to_vec())]).unwrap();
+    commit.apply(&Change::Put { dn: Dn::parse(name).unwrap(), uuid: None, attributes }).unwrap();
+    commit.finish().unwrap();
+    tx.commit();
+    let record = context_by_number(&store, 1).unwrap().unwrap();
+    let signed = Checkpoint::of(&record, Timestamp::from_millisecond(START).unwrap()).sign(&key(seed));
+    let encoded = transfer::encode(&store, &record, None, &signed).unwrap().unwrap();
+    let parts = parts::cut(&encoded.manifest, &encoded.body, 1 << 14).unwrap();
+    parts.into_iter().map(|part| PartItem { context: name.into(), part }).collect()
+}
+
+/// Tokyo knows Kyoto by its former card, and goes on so if nobody tells it.
+#[test]
+fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
+    let mut paris = Paris::new();
+    let mut hub = config(1);
+    (hub.partners[0].outbound, hub.partners[0].inbound) = (Passage::All, Passage::All);
+    hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
+    let former = vec![FormerKey { key: key(8).verifying_key(), until: i64::MAX }];
+    let card = Some(PinnedCard { serial: 2, text: "kyoto 2".into() });
+    let contexts = vec!["ou=kyoto,o=Example".into()];
+    hub.known.push(KnownSite { site: "kyoto".into(), key: key(9).verifying_key(), contexts, former, card });
+    paris.engine = Engine::new(hub);
+    paris.tell(Input::Start);
+    paris.wait(DAY);
+    paris.hears(2, &hello("tokyo 1", Some(1)));
+    assert!(hellos(&paris.wait(DAY)).is_empty(), "there is nothing to tell");
+
+    let mut message = Message::new(vec![wanted()]);
+    message.parts = kyotos(8);
+    let time = Timestamp::from_millisecond(paris.now).unwrap();
+    let header = Header { seq: START as u64 + 3, time, message_id: None };
+    paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    assert!(context_by_number(&paris.store, 2).unwrap().is_some(), "it is taken");
+    let sent = paris.wait(60_000);
+    assert_eq!(hellos(&sent)[0].0.introductions, ["a word for kyoto"]);
 }
