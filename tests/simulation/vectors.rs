@@ -103,6 +103,19 @@ fn a_site_that_forgot_what_it_said_says_everything() {
     assert!(world.told.iter().all(|told| !told.wanted));
 }
 
+#[test]
+fn a_site_that_cannot_ask_any_more_is_told_everything() {
+    let mut world = star();
+    world.sites[0].config.partners[3].one_way = true;
+    world.sites[0].restart();
+    world.input(0, Input::Start, Crash::No);
+    world.work(0, 0);
+    world.run(world.now + DAY, |_| false);
+    let to = |told: &&Told| (told.from, told.to) == (0, 4);
+    assert!(world.told.iter().any(|told| to(&told)));
+    assert!(world.told.iter().filter(to).all(|told| told.whole), "{:?}", world.told);
+}
+
 fn says(world: &mut World, seq: u64, message: &Message) -> Vec<Told> {
     let before = world.told.len();
     let header = Header { seq, time: world.sites[4].clock(world.now), message_id: None };

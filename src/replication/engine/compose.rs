@@ -113,7 +113,9 @@ impl Turn<'_> {
         if !flown && requests.is_empty() && digests.is_empty() && !self.has_to_speak(peer) {
             return Ok(());
         }
-        let seqs = (peer.coming_seq(self.now), peer.echoed_seq);
+        // Who never answers cannot ask for what it does not know.
+        let heard = if partner.one_way { 0 } else { peer.echoed_seq };
+        let seqs = (peer.coming_seq(self.now), heard);
         let whole_max = self.config.timing.vector_whole_max;
         let (vector, digest) = peer.said.tell(self.vector(partner, peer), seqs, whole_max);
         let mut bare = Message::new(vector);
