@@ -84,6 +84,7 @@ fn everything_is_what_there_is_now_and_not_what_was_under_way() {
         VectorItem { context: context.into(), position: None, digest: None, standing: Standing::Follows };
     let header = world.sites[1].header(world.now, world.now as u64);
     let payload = Message::new(vec![nothing]).encode();
+    world.traffic.lawless = true;
     world.knobs.loss = 100;
     world.input(0, Input::Received { from: "s1".into(), header, payload }, Crash::No);
     world.run(world.now + 10_000, |_| false);
