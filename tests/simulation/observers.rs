@@ -131,7 +131,8 @@ impl Observers {
             let own = record.master == site.name;
             let before = before.filter(|_| !self.given_up.remove(&(n, record.dn.to_string())));
             let unknown = self.history(record).node(&record.position).is_none();
-            if own && unknown && self.is_restated(n, site, record, before) {
+            let recovered = events.iter().any(|event| matches!(event, Event::Recovered { .. }));
+            if own && unknown && !recovered && self.is_restated(n, site, record, before) {
                 return None;
             }
             if own && unknown {
