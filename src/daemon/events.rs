@@ -203,7 +203,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 29] = [
     "site-up",
     "message-refused",
     "transfer-sent",
@@ -211,6 +211,7 @@ pub const NAMES: [&str; 28] = [
     "transfer-applied",
     "transfer-not-applied",
     "requested",
+    "master-renamed",
     "context-added",
     "equal",
     "digest-differs",
