@@ -380,6 +380,17 @@ impl Peer {
         vector::digest(wanted.map(|link| (link.context.as_str(), link.theirs, link.standing)))
     }
 
+    /// Parts of a transfer are on their way to the site, or are to be.
+    pub fn has_under_way(&self) -> bool {
+        self.links.iter().any(|link| !link.chain.is_empty())
+    }
+
+    /// When to say hello again to a site that heard so many in vain.
+    pub fn hello_again(&self, now: Millis, timing: &Timing) -> Millis {
+        let wait = millis(timing.retry_first).saturating_mul(1 << self.hellos.min(16));
+        now + wait.min(millis(timing.retry_max))
+    }
+
     /// When to ask again for a vector that was asked for so often.
     pub fn vector_again(&self, now: Millis, timing: &Timing) -> Millis {
         let wait = self.timeout(timing).saturating_mul(1 << self.vector_asks.min(16));

@@ -130,8 +130,7 @@ impl Turn<'_> {
         } else if peer.hello_at.is_some_and(|at| at <= self.now) {
             first.hello = Some(self.hello(partner, peer, false));
             peer.hellos += 1;
-            let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
-            peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
         }
         if peer.vector_at.is_some_and(|at| at <= self.now) {
             first.vector_wanted = true;

@@ -191,8 +191,7 @@ impl Turn<'_> {
         // A number that was never given out is somebody's invention. What was sent before the newest that it heard is
         // old news, but for its size: nothing that it heard says that larger mail arrived.
         let overtaken = mail < peer.echoed_seq;
-        let under_way = peer.links.iter().any(|link| !link.chain.is_empty());
-        if mail > peer.sent_seq || overtaken && !(status == BounceStatus::TooLarge && under_way) {
+        if mail > peer.sent_seq || overtaken && !(status == BounceStatus::TooLarge && peer.has_under_way()) {
             self.put_back(to, peer);
             return Ok(());
         }
@@ -239,7 +238,7 @@ impl Turn<'_> {
             }
             None => least.saturating_mul(1 << peer.round_trip.backed_off.min(20)),
         };
-        if !peer.links.iter().all(|link| link.chain.is_empty()) {
+        if peer.has_under_way() {
             peer.retry_at = sooner(peer.retry_at, self.now + wait);
         }
     }
@@ -258,7 +257,7 @@ impl Turn<'_> {
                 // It was none.
                 peer.hellos = peer.hellos.saturating_sub(1);
             }
-            None if peer.links.iter().all(|link| link.chain.is_empty()) => {
+            None if !peer.has_under_way() => {
                 peer.answer_at = sooner(peer.answer_at, soon);
             }
             Some(_) | None => {}

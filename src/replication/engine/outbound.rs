@@ -12,7 +12,6 @@ use super::due::{BURST_MS, next_due};
 use super::serve::PROBE_PARTS;
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
-use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
 use crate::replication::provenance::Carriers;
@@ -147,9 +146,8 @@ impl Turn<'_> {
 
     /// The whole of what a site gets that never answered.
     fn say_hello(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
-        let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
+        peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
         peer.hellos += 1;
-        peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
         self.compose_hello(partner, peer);
         Ok(())
     }

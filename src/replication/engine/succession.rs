@@ -40,9 +40,7 @@ impl Turn<'_> {
             peer.told_seq = None;
         }
         // Nobody was told of what changed before the site answered for the first time.
-        let partner = self.config.partner(from);
-        let news = partner.is_some_and(|partner| peer.card_told != Some(self.to_tell(partner)));
-        if news {
+        if self.config.partner(from).is_some_and(|partner| self.has_news(partner, peer)) {
             peer.hello_at = Some(self.now);
             peer.hellos = 0;
         } else if self.goes_by_our_card(peer) && peer.told_seq.is_none() {
@@ -51,8 +49,7 @@ impl Turn<'_> {
             // What waited for our new key to be known.
             peer.links.iter_mut().filter(|link| link.wanted).for_each(|link| link.push_at = Some(self.now));
         } else {
-            let wait = millis(self.config.timing.retry_first).saturating_mul(1 << peer.hellos.min(16));
-            peer.hello_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
         }
         peer.hello_owed |= !hello.answer;
         // Either way it wants to know what we hold.
@@ -134,12 +131,17 @@ impl Turn<'_> {
     }
 
     fn tell_if_news(&self, partner: &Partner, peer: &mut Peer) -> bool {
-        let news = peer.answered && peer.card_told != Some(self.to_tell(partner));
+        let news = peer.answered && self.has_news(partner, peer);
         if news {
             peer.hello_at = Some(self.now);
             peer.hellos = 0;
         }
         news
+    }
+
+    /// Whether there is something to tell of ourselves or others that this site was not told.
+    fn has_news(&self, partner: &Partner, peer: &Peer) -> bool {
+        peer.card_told != Some(self.to_tell(partner))
     }
 
     /// The key that the site knows us by. While it does not answer to our card, each hello tries another.

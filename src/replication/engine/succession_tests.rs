@@ -280,22 +280,32 @@ fn what_had_not_been_signed_when_the_store_was_copied_is_stated_anew() {
     assert_eq!(usn(&unrenewed), before, "no former key signed anything");
 }
 
+impl Paris {
+    /// It passes on what Kyoto masters, and has a word for it.
+    fn becomes_a_hub(&mut self) {
+        let mut hub = config(1);
+        hub.partners[0].outbound = Passage::All;
+        hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
+        self.engine = Engine::new(hub);
+        self.tell(Input::Start);
+    }
+}
+
+fn told_of_others(sent: Vec<Sent>) -> bool {
+    sent.iter().any(|(message, _)| !message.introductions.is_empty())
+}
+
 /// A hub says hello, comes to hold another site's naming context, and is answered only then.
 #[test]
 fn what_changed_before_the_first_answer_is_told_after_it() {
     let mut paris = Paris::alone();
-    let mut hub = config(1);
-    hub.partners[0].outbound = Passage::All;
-    hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
-    paris.engine = Engine::new(hub);
-    paris.tell(Input::Start);
-    let told = |sent: Vec<Sent>| sent.iter().any(|(message, _)| !message.introductions.is_empty());
-    assert!(!told(paris.wait(60_000)), "nothing of kyoto is held");
+    paris.becomes_a_hub();
+    assert!(!told_of_others(paris.wait(60_000)), "nothing of kyoto is held");
     let mut tx = paris.store.begin();
     create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
     tx.commit();
     paris.hears(2, &hello("tokyo 1", Some(1)));
-    assert!(told(paris.wait(60_000)));
+    assert!(told_of_others(paris.wait(60_000)));
 }
 
 #[test]
@@ -304,17 +314,12 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     let mut tx = paris.store.begin();
     create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
     tx.commit();
-    let mut hub = config(1);
-    hub.partners[0].outbound = Passage::All;
-    hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
-    paris.engine = Engine::new(hub);
-    paris.tell(Input::Start);
-    let told = |sent: Vec<Sent>| sent.iter().any(|(message, _)| !message.introductions.is_empty());
-    assert!(told(paris.wait(60_000)));
+    paris.becomes_a_hub();
+    assert!(told_of_others(paris.wait(60_000)));
 
     // A hello that crossed ours goes by our card, and says nothing of what we told.
     paris.hears(2, &hello("tokyo 1", Some(1)));
-    assert!(told(paris.wait(DAY)), "it is told again");
+    assert!(told_of_others(paris.wait(DAY)), "it is told again");
     let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq.expect("not heard so far");
     let mut message = Message::new(vec![wanted()]);
     message.hello = Some(hello("tokyo 1", Some(1)));
@@ -322,7 +327,7 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     let time = Timestamp::from_millisecond(paris.now).unwrap();
     let header = Header { seq: START as u64 + 3, time, message_id: None };
     paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
-    assert!(!told(paris.wait(30 * DAY)), "heard");
+    assert!(!told_of_others(paris.wait(30 * DAY)), "heard");
 }
 
 /// All of Kyoto's naming context, as Kyoto signed it with this key.
