@@ -1,5 +1,8 @@
 //! The integration tests, one binary. Each line says what its module shows.
 
+#[global_allocator] // as in the program
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod cli; // the command line as scripts use it, and the manual beside it
 mod comparison; // what verify costs between two replicas of 100,000 entries
 mod crash; // kill -9 at any moment loses nothing that was acknowledged; faults of the machine are named

@@ -192,7 +192,8 @@ fn encode(record: &ContextRecord) -> Vec<u8> {
     minicbor::to_vec(stored).expect("writing to a Vec does not fail")
 }
 
-fn decode(octets: &[u8]) -> Result<ContextRecord, StoreError> {
+/// What [`put_context`] wrote.
+pub fn decode(octets: &[u8]) -> Result<ContextRecord, StoreError> {
     let damaged = |what: String| StoreError::Damaged(format!("naming context record: {what}"));
     let stored: Stored = minicbor::decode(octets).map_err(|e| damaged(e.to_string()))?;
     Ok(ContextRecord {

@@ -144,7 +144,7 @@ pub fn parse(text: &str) -> Result<SiteKey, (usize, &'static str)> {
             {
                 let signing = octets(seed).ok_or(refuse("the ed25519 key is not 32 octets in base64"))?;
                 let sealing = octets(secret).ok_or(refuse("the x25519 key is not 32 octets in base64"))?;
-                pairs.push(KeyPair { signing: SigningKey::from_bytes(&signing), sealing });
+                pairs.push(KeyPair::new(SigningKey::from_bytes(&signing), sealing));
             }
             _ => {
                 return Err(refuse(

@@ -34,6 +34,7 @@ pub struct SiteKey {
 pub(super) struct KeyPair {
     pub(super) signing: SigningKey,
     pub(super) sealing: Zeroizing<[u8; 32]>,
+    public: SitePublic,
 }
 
 /// What the others know of a site's keys.
@@ -105,7 +106,7 @@ impl SiteKey {
 
     /// The current public keys.
     pub fn public(&self) -> SitePublic {
-        self.pairs[0].public()
+        self.pairs[0].public().clone()
     }
 
     /// Signs `text` for the purpose that `domain` names.
@@ -145,24 +146,33 @@ impl KeyPair {
         rng.fill_bytes(&mut *seed);
         let mut sealing = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *sealing);
-        KeyPair { signing: SigningKey::from_bytes(&seed), sealing }
+        KeyPair::new(SigningKey::from_bytes(&seed), sealing)
     }
 
-    pub(super) fn public(&self) -> SitePublic {
-        let sealing = X25519HkdfSha256::sk_to_pk(&self.sealing_secret());
-        SitePublic { signing: self.signing.verifying_key(), sealing: SealingKey(sealing.to_bytes().into()) }
+    pub(super) fn new(signing: SigningKey, sealing: Zeroizing<[u8; 32]>) -> Self {
+        let public = X25519HkdfSha256::sk_to_pk(&private(&sealing));
+        let public =
+            SitePublic { signing: signing.verifying_key(), sealing: SealingKey(public.to_bytes().into()) };
+        KeyPair { signing, sealing, public }
+    }
+
+    pub(super) fn public(&self) -> &SitePublic {
+        &self.public
     }
 
     /// The X25519 secret in the form that HPKE takes.
     pub(super) fn sealing_secret(&self) -> <X25519HkdfSha256 as Kem>::PrivateKey {
-        // Any 32 octets are an X25519 secret (RFC 7748 section 5), so this cannot fail.
-        <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&*self.sealing)
-            .expect("32 octets are an X25519 secret")
+        private(&self.sealing)
     }
 
     fn token_key(&self) -> TokenKey {
         TokenKey::derive(self.signing.as_bytes())
     }
+}
+
+fn private(sealing: &[u8; 32]) -> <X25519HkdfSha256 as Kem>::PrivateKey {
+    // Any 32 octets are an X25519 secret (RFC 7748 section 5), so this cannot fail.
+    <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(sealing).expect("32 octets are an X25519 secret")
 }
 
 impl SitePublic {

@@ -49,6 +49,49 @@ pub fn list<'b, C, T: Decode<'b, C>, const MAX: usize>(
     (0..length).map(|_| d.decode_with(context)).collect()
 }
 
+/// Items of a fixed length in one byte string: for `#[cbor(with = "packed")]`.
+pub mod packed {
+    use super::*;
+
+    /// What has `N` octets, and any `N` octets are one.
+    pub trait Packed<const N: usize> {
+        fn pack(&self) -> [u8; N];
+        fn unpack(octets: [u8; N]) -> Self;
+    }
+
+    impl Packed<8> for u64 {
+        fn pack(&self) -> [u8; 8] {
+            self.to_be_bytes()
+        }
+
+        fn unpack(octets: [u8; 8]) -> u64 {
+            u64::from_be_bytes(octets)
+        }
+    }
+
+    pub fn encode<C, W: Write, T: Packed<N>, const N: usize>(
+        items: &[T],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        let mut octets = Vec::with_capacity(items.len() * N);
+        items.iter().for_each(|item| octets.extend_from_slice(&item.pack()));
+        e.bytes(&octets)?;
+        Ok(())
+    }
+
+    pub fn decode<C, T: Packed<N>, const N: usize>(
+        d: &mut Decoder<'_>,
+        _: &mut C,
+    ) -> Result<Vec<T>, DecodeError> {
+        let (items, rest) = d.bytes()?.as_chunks::<N>();
+        if !rest.is_empty() {
+            return Err(DecodeError::message("a byte string of the wrong length"));
+        }
+        Ok(items.iter().map(|octets| T::unpack(*octets)).collect())
+    }
+}
+
 /// A byte string of exactly `N` bytes.
 pub fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], DecodeError> {
     d.bytes()?.try_into().map_err(|_| DecodeError::message("a byte string of the wrong length"))

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
+use super::cbor::packed;
 use super::engine::Timing;
 use super::peer::Millis;
 
@@ -73,7 +74,7 @@ pub fn millis(duration: Duration) -> Millis {
 pub struct Window {
     /// Heard, ascending; the last is the highest.
     #[n(0)]
-    #[cbor(default)]
+    #[cbor(default, with = "packed")]
     recent: Vec<u64>,
     /// Everything up to here counts as old.
     #[n(1)]

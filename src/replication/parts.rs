@@ -26,6 +26,7 @@ use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::cbor::packed::Packed;
 use super::provenance::{Carrier, Carriers};
 use super::transfer::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 use crate::directory::{Read, StoreError, Table, Write};
@@ -342,6 +343,16 @@ impl Source for &[u8] {
         let (piece, rest) = self.split_at(self.len().min(PIECE_BYTES));
         *self = rest;
         Ok((!piece.is_empty()).then(|| piece.to_vec()))
+    }
+}
+
+impl Packed<16> for TransferId {
+    fn pack(&self) -> [u8; 16] {
+        self.0
+    }
+
+    fn unpack(octets: [u8; 16]) -> TransferId {
+        TransferId(octets)
     }
 }
 

@@ -10,12 +10,13 @@
 
 use minicbor::{Decode, Encode};
 
+use super::cbor::packed;
 use super::engine::Timing;
 use super::pacing::{RoundTrip, Window, millis};
 use super::parts::TransferId;
 use super::vector::{self, Said, VectorDigest};
 use super::wire::{DigestItem, Notice, Pinned, Standing};
-use crate::directory::{Digest, Position, Read, StoreError, Table, Write};
+use crate::directory::{Digest, Position, Read, StoreError, Table};
 
 /// Milliseconds since 1970, UTC.
 pub type Millis = i64;
@@ -120,7 +121,7 @@ pub struct Peer {
     pub notices: Vec<Notice>,
     /// Transfers that need no more parts, newest last.
     #[n(19)]
-    #[cbor(default)]
+    #[cbor(default, with = "packed")]
     pub finished: Vec<TransferId>,
     #[n(20)]
     pub trouble: Option<Trouble>,
@@ -215,7 +216,7 @@ pub struct Link {
     pub gave: bool,
     /// Transfers of which parts were kept, newest last; some are finished or dropped since.
     #[n(17)]
-    #[cbor(default)]
+    #[cbor(default, with = "packed")]
     pub arriving: Vec<TransferId>,
     /// The site asked for it and may have it, though it is not offered.
     #[n(10)]
@@ -340,14 +341,24 @@ impl Flight {
 impl Peer {
     pub fn load(read: &dyn Read, site: &str) -> Result<Option<Peer>, StoreError> {
         let Some(bytes) = read.get(Table::Peer, site.as_bytes())? else { return Ok(None) };
-        minicbor::decode(&bytes)
-            .map(Some)
+        Peer::decode(&bytes, site).map(Some)
+    }
+
+    /// Reads the record of this site.
+    pub fn decode(octets: &[u8], site: &str) -> Result<Peer, StoreError> {
+        minicbor::decode(octets)
             .map_err(|error| StoreError::Damaged(format!("the record of site {site}: {error}")))
     }
 
-    pub fn store(&self, tx: &mut dyn Write, site: &str) -> Result<(), StoreError> {
-        let bytes = minicbor::to_vec(self).expect("writing to memory does not fail");
-        tx.put(Table::Peer, site.as_bytes(), &bytes)
+    pub fn encode(&self) -> Vec<u8> {
+        self.encode_with_room(0)
+    }
+
+    /// As [`Peer::encode`], in a buffer with room for so many octets.
+    pub fn encode_with_room(&self, room: usize) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(room);
+        minicbor::encode(self, &mut octets).expect("writing to memory does not fail");
+        octets
     }
 
     /// The state of one naming context, as a new one if there is none yet.

@@ -11,9 +11,9 @@ use bridgehead::directory::{Position, Read, Table};
 use bridgehead::limits::QUARANTINE_BYTES;
 use bridgehead::replication::engine::Event;
 use bridgehead::replication::engine::quarantine::COPIES_MAX;
-use bridgehead::replication::peer::Peer;
 use bridgehead::replication::schedule::Schedule;
 use bridgehead::replication::wire::Message;
+use minicbor::Decode;
 
 use super::history::{History, state};
 use super::site::Site;
@@ -70,20 +70,29 @@ impl Observers {
         self.events.get(event).copied().unwrap_or(0)
     }
 
-    /// Only hello goes to a site that was never heard.
-    pub fn mail(&mut self, from: &Site, to: &str, message: &Message) -> Option<String> {
+    /// Only hello goes to a site that was never heard, and only what its operators allow on the link.
+    pub fn mail(&mut self, now: i64, from: &Site, to: &str, message: &Message) -> Option<String> {
+        let terms = Terms::of(from, to);
         let told = !message.vector.is_empty() || message.vector_digest.is_some();
         let more = told || !message.parts.is_empty() || !message.requests.is_empty();
-        let answered = more
-            && Peer::load(&from.store, to).expect("the store is sound").is_some_and(|peer| peer.answered);
-        (more && !answered).then(|| format!("{} sends {to} more than hello before it answered", from.name))
+        if more && !terms.answered {
+            return Some(format!("{} sends {to} more than hello before it answered", from.name));
+        }
+        self.passes(now, from, to, message, &terms)
     }
 
-    /// What its operators allow on a link: nothing while it is paused or closed, parts within the day's bytes.
-    pub fn passes(&mut self, now: i64, from: &Site, to: &str, message: &Message) -> Option<String> {
+    /// Nothing passes a link while it is paused or closed, and parts within the day's bytes.
+    fn passes(
+        &mut self,
+        now: i64,
+        from: &Site,
+        to: &str,
+        message: &Message,
+        terms: &Terms,
+    ) -> Option<String> {
         let partner = from.config.partner(to)?;
         let clock = from.clock(now);
-        if Peer::load(&from.store, to).expect("the store is sound").is_some_and(|peer| peer.paused) {
+        if terms.paused {
             return Some(format!("{} sends {to} mail though that is paused", from.name));
         }
         let windows = matches!(partner.schedule, Schedule::Windows { .. });
@@ -365,6 +374,25 @@ impl Observers {
             (count > count_max || bytes > bytes_max)
                 .then(|| format!("{} keeps {count} records of {bytes} octets in {table:?}", site.name))
         })
+    }
+}
+
+/// What a site's record of another says of what may be sent; the rest of it, which may be long, is passed over.
+#[derive(Default, Decode)]
+#[cbor(map)]
+struct Terms {
+    #[n(0)]
+    #[cbor(default)]
+    answered: bool,
+    #[n(26)]
+    #[cbor(default)]
+    paused: bool,
+}
+
+impl Terms {
+    fn of(site: &Site, other: &str) -> Terms {
+        let octets = site.store.get(Table::Peer, other.as_bytes()).expect("the store is sound");
+        octets.map_or(Terms::default(), |octets| minicbor::decode(&octets).expect("the record is sound"))
     }
 }
 

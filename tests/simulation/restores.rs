@@ -1,6 +1,6 @@
 //! Stores that are put back to an earlier day, lost, or copied (F9, F10).
 
-use bridgehead::directory::{Read, Table};
+use bridgehead::directory::{Read, Table, Write};
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
@@ -98,7 +98,7 @@ fn everything_is_what_there_is_now_and_not_what_was_under_way() {
     let link = hub.link(context);
     (link.ask_full, link.ask_at) = (true, Some(world.now));
     let mut tx = world.sites[1].store.begin();
-    hub.store(&mut tx, "s0").unwrap();
+    tx.put(Table::Peer, b"s0", &hub.encode()).unwrap();
     tx.commit();
     world.sites[1].restart();
     world.input(1, Input::Start, Crash::No);

@@ -1,6 +1,6 @@
 //! Vectors told as what changed: what they cost, and that nothing is lost with a message, a store or the truth.
 
-use bridgehead::directory::{Digest, Position};
+use bridgehead::directory::{Digest, Position, Table, Write};
 use bridgehead::replication::engine::{Header, Input};
 use bridgehead::replication::wire::{CONTEXTS_MAX, Message, Standing, VectorItem};
 
@@ -96,7 +96,7 @@ fn a_site_that_forgot_what_it_said_says_everything() {
     let mut hub = peer(&world, 0, "s4");
     hub.said.forget();
     let mut tx = world.sites[0].store.begin();
-    hub.store(&mut tx, "s4").unwrap();
+    tx.put(Table::Peer, b"s4", &hub.encode()).unwrap();
     tx.commit();
     world.run(world.now + DAY, |_| false);
     assert_eq!(world.told.iter().filter(|told| told.whole).map(|told| told.to).collect::<Vec<_>>(), [4]);

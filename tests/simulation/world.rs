@@ -409,9 +409,7 @@ impl World {
         };
         let mut message = Message::decode(&payload).expect("what is sent can be read");
         self.note(|site| format!("{} -> {} {}", site(from), site(to), trace::said(mail, &message)));
-        let problem = self.observers.mail(&self.sites[from], &self.sites[to].name, &message);
-        let name = self.sites[to].name.clone();
-        let problem = problem.or_else(|| self.observers.passes(self.now, &self.sites[from], &name, &message));
+        let problem = self.observers.mail(self.now, &self.sites[from], &self.sites[to].name, &message);
         let header = self.sites[from].header(self.now, mail);
         let cover =
             self.sites[from].identity.as_ref().map(|identity| identity.cover(&self.sites[to].name, signer));

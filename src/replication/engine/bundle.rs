@@ -29,7 +29,8 @@ impl Turn<'_> {
         let Some(partner) = config.partner(site) else { return Ok(messages) };
         let mut peer = self.peer(site)?;
         let vector = self.vector(partner, &peer);
-        for record in self.contexts.clone() {
+        let contexts = self.contexts.clone();
+        for record in contexts.iter().cloned() {
             let Some(here) = point(&record).filter(|_| self.sends(partner, &record)) else { continue };
             let Some(encoded) = self.encode(&record, None)? else { continue };
             let context = record.dn.to_string();

@@ -246,13 +246,19 @@ impl Turn<'_> {
 
     /// Naming contexts in which the site and we differ.
     pub(super) fn behind(&self, partner: &Partner, peer: &Peer) -> usize {
-        let ours = self.vector(partner, peer);
-        let places = places(peer);
-        let differs = |item: &&VectorItem| {
-            let link = places.get(&item.context.to_ascii_lowercase()).map(|at| &peer.links[*at]);
-            link.is_some_and(|link| link.wanted && link.theirs != item.position.zip(item.digest))
+        let differs = |link: &&Link| {
+            link.wanted
+                && self.passes(partner, &link.context)
+                && link.theirs != self.context(&link.context).and_then(point).filter(|_| !link.wants_whole())
         };
-        ours.iter().filter(differs).count()
+        peer.links.iter().filter(differs).count()
+    }
+
+    /// Whether the naming context has a place in our vector for the site.
+    fn passes(&self, partner: &Partner, context: &str) -> bool {
+        let record = self.context(context);
+        record.is_some_and(|record| record.master == partner.site || self.sends(partner, record))
+            || self.takes(partner, context)
     }
 }
 

@@ -34,6 +34,7 @@ mod judge;
 pub mod operator;
 pub mod outbound;
 pub mod quarantine;
+mod records;
 pub mod repair;
 pub mod restore;
 pub mod serve;
@@ -48,9 +49,10 @@ use uuid::Uuid;
 pub use config::{EngineConfig, FormerKey, KnownSite, Partner, Passage, PinnedCard, Succession, Timing};
 pub use interface::{BounceStatus, Event, Header, Input, Outcome, Output, Refusal, Shown};
 
-use super::peer::{Millis, Peer};
+use super::peer::Millis;
 use crate::directory::{StoreError, Write};
 use config::Masters;
+use records::Records;
 use turn::Turn;
 
 pub struct Engine {
@@ -61,12 +63,20 @@ pub struct Engine {
     renewed: BTreeMap<u32, Uuid>,
     /// When to look at each site next; drawn from its record, never the only copy.
     due: BTreeMap<String, Millis>,
+    records: Records,
 }
 
 impl Engine {
     pub fn new(config: EngineConfig) -> Engine {
         let masters = config.masters();
-        Engine { config, masters, outputs: VecDeque::new(), renewed: BTreeMap::new(), due: BTreeMap::new() }
+        Engine {
+            config,
+            masters,
+            outputs: VecDeque::new(),
+            renewed: BTreeMap::new(),
+            due: BTreeMap::new(),
+            records: Records::default(),
+        }
     }
 
     pub fn config(&self) -> &EngineConfig {
@@ -84,8 +94,15 @@ impl Engine {
         input: Input,
     ) -> Result<Outcome, StoreError> {
         let now = now.as_millisecond();
-        let mut turn =
-            Turn::begin(&self.config, &self.masters, &mut self.outputs, &mut self.renewed, tx, now)?;
+        let mut turn = Turn::begin(
+            &self.config,
+            &self.masters,
+            &mut self.outputs,
+            &mut self.renewed,
+            &mut self.records,
+            tx,
+            now,
+        )?;
         let mut outcome = Outcome::Taken;
         match input {
             Input::Start => turn.start()?,
@@ -130,8 +147,15 @@ impl Engine {
         site: &str,
     ) -> Result<Vec<bundle::Bundled>, StoreError> {
         let now = now.as_millisecond();
-        let mut turn =
-            Turn::begin(&self.config, &self.masters, &mut self.outputs, &mut self.renewed, tx, now)?;
+        let mut turn = Turn::begin(
+            &self.config,
+            &self.masters,
+            &mut self.outputs,
+            &mut self.renewed,
+            &mut self.records,
+            tx,
+            now,
+        )?;
         let messages = turn.bundle(site)?;
         turn.end(&mut self.due)?;
         Ok(messages)
@@ -148,9 +172,4 @@ impl Engine {
         // A site for which nothing is due has a deadline out of time.
         Timestamp::from_millisecond(*first).ok()
     }
-}
-
-/// What the store holds of one site, or a blank record.
-fn load(tx: &dyn Write, site: &str) -> Result<Peer, StoreError> {
-    Ok(Peer::load(tx.as_read(), site)?.unwrap_or_default())
 }

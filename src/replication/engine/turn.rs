@@ -4,13 +4,14 @@
 //! PROMISES
 //!   A site's record is read once and written once in a turn, and only if it changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use uuid::Uuid;
 
 use super::config::{EngineConfig, KnownSite, Masters, Partner, Passage, same_context};
 use super::hold::{Hold, HoldKind, HoldVerdict, holds};
-use super::{Event, Output, load};
+use super::records::{Places, Records, Shared, place_name};
+use super::{Event, Output};
 use crate::directory::Table;
 use crate::directory::context::{self, ContextRecord};
 use crate::directory::{StoreError, Write};
@@ -24,9 +25,9 @@ pub struct Turn<'t> {
     pub(super) renewed: &'t mut BTreeMap<u32, Uuid>,
     pub(super) tx: &'t mut dyn Write,
     pub(super) now: Millis,
-    pub(super) contexts: Vec<ContextRecord>,
-    /// Their numbers, by their names in lower case and where they stood last among the others.
-    places: HashMap<String, (u32, usize)>,
+    pub(super) contexts: Shared<Vec<ContextRecord>>,
+    places: Shared<Places>,
+    pub(super) records: &'t mut Records,
     masters: &'t Masters,
     /// Naming contexts with a transfer that waits for the operator: nothing is asked for, and sites are told.
     pub(super) held: Vec<String>,
@@ -46,10 +47,11 @@ impl<'t> Turn<'t> {
         masters: &'t Masters,
         outputs: &'t mut VecDeque<Output>,
         renewed: &'t mut BTreeMap<u32, Uuid>,
+        records: &'t mut Records,
         tx: &'t mut dyn Write,
         now: Millis,
     ) -> Result<Turn<'t>, StoreError> {
-        let contexts = context::contexts(tx.as_read())?;
+        let (contexts, places) = records.contexts(tx.as_read())?;
         let (held, forks): (Vec<Hold>, Vec<Hold>) =
             holds(tx.as_read())?.into_iter().partition(|hold| hold.kind == HoldKind::Deletions);
         let names = |holds: Vec<Hold>| holds.into_iter().map(|hold| hold.context).collect();
@@ -60,8 +62,9 @@ impl<'t> Turn<'t> {
             renewed,
             tx,
             now,
-            contexts: Vec::with_capacity(contexts.len()),
-            places: HashMap::new(),
+            contexts,
+            places,
+            records,
             masters,
             held: names(held.into_iter().filter(waits).collect()),
             forks: names(forks),
@@ -70,7 +73,6 @@ impl<'t> Turn<'t> {
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
         };
-        contexts.into_iter().for_each(|record| turn.add_context(record));
         turn.find_losses()?;
         Ok(turn)
     }
@@ -80,7 +82,7 @@ impl<'t> Turn<'t> {
     pub(super) fn peer(&mut self, site: &str) -> Result<Peer, StoreError> {
         match self.peers.remove(site) {
             Some(peer) => Ok(peer),
-            None => load(self.tx, site),
+            None => self.records.peer(self.tx.as_read(), site),
         }
     }
 
@@ -97,9 +99,9 @@ impl<'t> Turn<'t> {
     pub(super) fn end(mut self, due: &mut BTreeMap<String, Millis>) -> Result<(), StoreError> {
         due.retain(|site, _| self.config.partner(site).is_some());
         for site in std::mem::take(&mut self.changed) {
-            let Some(peer) = self.peers.get(&site) else { continue };
-            peer.store(self.tx, &site)?;
-            let next = self.config.partner(&site).and_then(|partner| self.next_due(partner, peer));
+            let Some(peer) = self.peers.remove(&site) else { continue };
+            let next = self.config.partner(&site).and_then(|partner| self.next_due(partner, &peer));
+            self.records.store(self.tx, &site, peer)?;
             due.insert(site, next.unwrap_or(Millis::MAX));
         }
         Ok(())
@@ -117,8 +119,8 @@ impl<'t> Turn<'t> {
     }
 
     pub(super) fn add_context(&mut self, record: ContextRecord) {
-        let name = record.dn.to_string().to_ascii_lowercase();
-        self.places.insert(name, (record.number, self.contexts.len()));
+        let place = (record.number, self.contexts.len());
+        self.places.insert(place_name(&record), place);
         self.contexts.push(record);
     }
 
