@@ -106,6 +106,13 @@ fn keys_are_renewed_while_both_sites_go_on() {
     pair.tokyo.sync(SOON);
     assert!(equal(&pair.paris, &pair.tokyo));
     assert!(!log(&pair.tokyo).contains("5.7.7"), "nothing was taken for forged");
+    // Whoever was added with the present card alone hears from the site itself how others get there.
+    await_log(&pair.tokyo, "former-cards-kept");
+    let file = fs::read_to_string(pair.tokyo.directory.join("sites.d/paris.toml")).unwrap();
+    let table: toml::Table = toml::from_str(&file).unwrap();
+    let former = table["former"].as_array().unwrap()[0].as_str().unwrap();
+    assert_eq!(Card::parse_verified(former).unwrap().public, before.public);
+    assert!(file.contains("hold_deletions_percent = 77 # by the operator"), "{file}");
 }
 
 /// As bridgehead.toml(5) says under `former_names`.
@@ -337,6 +344,10 @@ fn a_link_that_asks_leaves_a_new_card_to_the_operator() {
     std::thread::sleep(Duration::from_secs(3));
     assert!(pair.tokyo.context_status(&pair.paris.context).is_none());
     assert!(!log(&pair.tokyo).contains("transfer-not-applied"));
+    // Nobody decided before the keys were renewed once more: one word is enough for both.
+    pair.paris.ok(&["key", "roll"]);
+    let latest = own_card(&pair.paris).fingerprint();
+    await_true("the later card to wait", SOON, || pair.tokyo.ok(&["site", "list"]).contains(&latest));
     pair.tokyo.ok(&["site", "approve", "paris"]);
     await_pinned(&pair.tokyo, &pair.paris);
     await_true("both to be equal", SOON, || equal(&pair.paris, &pair.tokyo));

@@ -14,6 +14,7 @@ use crate::message::card::{Card, CardError};
 use crate::message::keyfile::{self, KeyFileError};
 use crate::message::keys::SiteKey;
 use crate::message::own::OwnCardError;
+use crate::message::pinned::Word;
 use crate::message::statement::STATEMENT_BYTES_MAX;
 
 /// Reads the configuration, or says everything that is wrong with it.
@@ -126,9 +127,11 @@ fn succeed(config: &Config, text: &str) -> Result<Option<u8>, Failure> {
             format!("{name} is connected, and the card is refused: {error}; {advice}"),
         ));
     }
-    let until = trust::pin(config, known, &[text]).or_fail(DATA, || "the card is refused".to_owned())?;
+    let refused = || "the card is refused".to_owned();
+    let pinned = trust::told(config, known, &[text], Word::Others).or_fail(DATA, refused)?;
+    trust::pin(config, known, &pinned).or_fail(DATA, refused)?;
     println!("The new card of {name} is pinned: it is signed by the key that was known.");
-    if known.card.public != card.public {
+    if let Some(until) = trust::replaced_until(&known.pinned(), &pinned) {
         println!("Its key's fingerprint is {} now; the former key counts until {until}.", card.fingerprint());
     }
     println!("Its replication mailbox is {}.", card.fields.mailbox);

@@ -9,12 +9,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::failure::{CONFIG, DATA, Failure, IO, OK, OrFail, UNAVAILABLE};
 use super::operator::ask;
 use super::site::{self, read_key};
 use crate::config::{self, Config};
 use crate::control::operation::Operation;
 use crate::daemon::trust::{self, Offered};
+use crate::message::pinned::Word;
 use crate::message::{keyfile, name, own, random};
 
 /// Renews this site's keys.
@@ -72,7 +75,7 @@ pub fn list(file: &Path) -> Result<u8, Failure> {
         let card = &partner.card;
         let how = if partner.exchange { card.fields.mailbox.as_str() } else { "no mail is exchanged" };
         println!("{}: {}; {how}; {}", card.name(), card.fields.contexts.join(" and "), card.fingerprint());
-        for former in &partner.former {
+        for former in partner.former.iter().filter(|former| Timestamp::now() < former.until) {
             println!("    a former key counts until {}: {}", former.until, former.card.fingerprint());
         }
     }
@@ -110,12 +113,14 @@ pub fn decide(name: &str, approve: bool, file: &Path) -> Result<u8, Failure> {
     if approve {
         match config.partners.iter().find(|partner| partner.card.name() == name) {
             Some(known) => {
-                known.card.succeeded_by(&offered.text).or_fail(DATA, refused)?;
-                trust::pin(&config, known, &[&offered.text]).or_fail(DATA, refused)?;
+                let cards: Vec<&str> = own::each(&offered.cards).collect();
+                let pinned = trust::told(&config, known, &cards, Word::Others).or_fail(DATA, refused)?;
+                trust::pin(&config, known, &pinned).or_fail(DATA, refused)?;
                 println!("The new card of {name} is pinned.");
             }
             None => {
-                trust::accept(&config, &offered.card, &offered.text, &offered.by).or_fail(DATA, refused)?;
+                let text = own::each(&offered.cards).last().unwrap_or_default();
+                trust::accept(&config, &offered.card, text, &offered.by).or_fail(DATA, refused)?;
                 println!("{name} is known as the master of {}.", offered.card.fields.contexts.join(" and "));
                 println!("No mail goes to it; `exchange = true` in its file would change that.");
             }

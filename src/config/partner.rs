@@ -26,6 +26,7 @@ use super::section::{Document, Section};
 use crate::directory::dn::Dn;
 use crate::limits;
 use crate::message::card::Card;
+use crate::message::pinned::{FormerCard, Pinned};
 use crate::replication::engine::{Partner, Passage};
 
 /// One connected site.
@@ -35,7 +36,7 @@ pub struct PartnerConfig {
     pub card: Card,
     /// The card as it came.
     pub card_text: String,
-    /// Cards before that, and until when what is signed by their keys still counts.
+    /// Cards before that, oldest first; the keys of some still count.
     pub former: Vec<FormerCard>,
     /// Whether a card that succeeds this one is pinned without asking.
     pub successors: Policy,
@@ -47,13 +48,10 @@ pub struct PartnerConfig {
     pub link: Partner,
 }
 
-/// A card that was pinned before the present one.
-#[derive(Clone, Debug)]
-pub struct FormerCard {
-    pub card: Card,
-    pub text: String,
-    /// Until then what is signed by its key still counts, for it may be under way.
-    pub until: Timestamp,
+impl PartnerConfig {
+    pub fn pinned(&self) -> Pinned {
+        Pinned { card: self.card.clone(), text: self.card_text.clone(), former: self.former.clone() }
+    }
 }
 
 /// What is done about a card that a site tells.
@@ -104,34 +102,15 @@ pub fn print_introduced(card_text: &str, by: &str) -> String {
     )
 }
 
-/// The file's text with the last of these cards, which succeed the pinned one and one another; the others go on to count
-/// until `until`, and with them others get from the pinned one to the last. All else in it
-/// stays as it is. None: the card or the file cannot be read.
-pub fn print_successor(
-    partner: &PartnerConfig,
-    text: &str,
-    cards: &[&str],
-    now: Timestamp,
-    until: Timestamp,
-) -> Option<String> {
-    let mut former: Vec<_> = partner.former.iter().filter(|former| former.until > now).cloned().collect();
-    let mut present = FormerCard { card: partner.card.clone(), text: partner.card_text.clone(), until };
-    for text in cards {
-        let card = Card::parse_verified(text).ok()?;
-        let next = FormerCard { card, text: (*text).to_owned(), until };
-        let before = std::mem::replace(&mut present, next);
-        if before.card.public != present.card.public {
-            former.push(before);
-        }
-    }
-    former.drain(..former.len().saturating_sub(FORMER_MAX));
+/// The file's text with what is pinned now. All else in it stays as it is. None: the file cannot be read.
+pub fn print_pinned(text: &str, pinned: &Pinned) -> Option<String> {
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-    let mut card = multi_line(&present.text);
-    if !former.is_empty() {
+    let mut card = multi_line(&pinned.text);
+    if !pinned.former.is_empty() {
         card += &format!(
             "\nformer = {}\nformer_until = {}",
-            list(former.iter().map(|former| multi_line(&former.text)).collect()),
-            list(former.iter().map(|former| format!("\"{}\"", former.until)).collect())
+            list(pinned.former.iter().map(|former| multi_line(&former.text)).collect()),
+            list(pinned.former.iter().map(|former| format!("\"{}\"", former.until)).collect())
         );
     }
     let root = DeTable::parse(text).ok()?;
@@ -152,9 +131,6 @@ pub fn print_successor(
     edits.into_iter().for_each(|(span, new)| after.replace_range(span, &new));
     Some(after)
 }
-
-/// Former cards that are kept.
-const FORMER_MAX: usize = 3;
 
 /// The text of a new connected site's file.
 pub fn print(card_text: &str) -> String {

@@ -188,7 +188,11 @@ pub fn engine_config(config: &Config, key: &SiteKey) -> EngineConfig {
         key: partner.card.public.signing,
         contexts: partner.card.fields.contexts.clone(),
         former: former_keys(partner),
-        card: Some(PinnedCard { serial: partner.card.fields.serial, text: partner.card_text.clone() }),
+        card: Some(PinnedCard {
+            serial: partner.card.fields.serial,
+            text: partner.card_text.clone(),
+            former: partner.former.iter().map(|former| former.text.clone()).collect(),
+        }),
     });
     EngineConfig {
         site: config.site.name.clone(),

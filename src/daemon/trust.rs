@@ -2,7 +2,7 @@
 //!
 //! PROMISES
 //!   A pinned card is replaced only by one that its own key signed or endorsed, with a later serial, whoever brings
-//!   it; all else in the site's file stays. The former card counts on for a stated time, for mail that is under way.
+//!   it; all else in the site's file stays. What becomes of the former card: [`crate::message::pinned`].
 //!   A site that a partner introduces becomes known as a master of naming contexts, by policy or by the operator's
 //!   word; no mail goes to it and none is taken from it, and no route changes.
 //!
@@ -29,6 +29,7 @@ use crate::message::card::{Card, CardError, CardFields};
 use crate::message::introduction::{Introduction, IntroductionError};
 use crate::message::keys::SiteKey;
 use crate::message::own::{self, OwnCardError, OwnCards};
+use crate::message::pinned::{Pinned, Word};
 use crate::replication::engine::{EngineConfig, Succession};
 
 /// Cards that may wait for the operator.
@@ -123,7 +124,7 @@ fn consider(daemon: &Daemon, told: Told) {
                 return;
             };
             let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
-            if let Err(error) = succeed(daemon, &config, partner, &cards, partner.successors) {
+            if let Err(error) = succeed(daemon, &config, partner, &cards, Word::Own) {
                 warn!(event = "card-refused", site, %error, "the site told a card that does not count; the pinned one holds");
             }
         }
@@ -143,25 +144,60 @@ fn succeed(
     config: &Config,
     partner: &PartnerConfig,
     cards: &[&str],
-    policy: Policy,
+    word: Word,
 ) -> Result<(), TrustError> {
-    let (card, way) = partner.card.way(cards.iter().copied())?;
-    let Some(text) = way.last() else { return Ok(()) };
-    let site = card.name();
-    match policy {
+    let known = partner.pinned();
+    let pinned = told(config, partner, cards, word)?;
+    let site = pinned.card.name();
+    if pinned == known {
+        return Ok(());
+    }
+    if pinned.card == known.card {
+        pin(config, partner, &pinned)?;
+        let cards = pinned.former.len();
+        info!(event = "former-cards-kept", site, cards, "the site told how others get to its present card");
+        reload(daemon);
+        return Ok(());
+    }
+    match partner.successors {
         Policy::Off => {
             info!(event = "card-told", site, "the site has a new card; it is not taken, by policy")
         }
-        Policy::Ask => offer(config, &card, text, site)?,
+        Policy::Ask => offer(config, &pinned.card, cards, site)?,
         Policy::Accept => {
-            let until = pin(config, partner, &way)?;
-            let (fingerprint, mailbox) = (card.fingerprint(), &card.fields.mailbox);
-            info!(event = "card-pinned", site, fingerprint, mailbox, serial = card.fields.serial, %until,
-                "the site's new card is pinned; it was signed by the known key, which counts until then");
+            pin(config, partner, &pinned)?;
+            let until = replaced_until(&known, &pinned);
+            let (fingerprint, mailbox) = (pinned.card.fingerprint(), &pinned.card.fields.mailbox);
+            info!(
+                event = "card-pinned",
+                site,
+                fingerprint,
+                mailbox,
+                serial = pinned.card.fields.serial,
+                until,
+                "the site's new card is pinned; it was signed by the known key, which counts until then"
+            );
             reload(daemon);
         }
     }
     Ok(())
+}
+
+/// What is to be pinned of a site after it, or others, told cards of it, oldest first.
+pub fn told(
+    config: &Config,
+    partner: &PartnerConfig,
+    cards: &[&str],
+    word: Word,
+) -> Result<Pinned, CardError> {
+    let now = Timestamp::now().round(jiff::Unit::Second).unwrap_or_else(|_| Timestamp::now());
+    partner.pinned().told(cards, word, now, config.replication.former_keys)
+}
+
+/// Until when the key of what was known counts, if it was replaced.
+pub fn replaced_until(known: &Pinned, pinned: &Pinned) -> Option<String> {
+    let replaced = pinned.former.iter().find(|former| former.card.public == known.card.public);
+    replaced.map(|former| former.until.to_string())
 }
 
 fn reload(daemon: &Daemon) {
@@ -172,64 +208,57 @@ fn reload(daemon: &Daemon) {
     }
 }
 
-/// A site whose card is to be replaced by one that succeeds it.
+/// A site of which something else is to be pinned.
 #[derive(Clone, Debug)]
 pub struct Successor {
     /// The site as it will be known.
     pub partner: PartnerConfig,
     /// The file that says so.
     text: String,
-    /// Until when the former card counts.
-    until: Timestamp,
 }
 
 impl Successor {
     /// Writes the file.
-    pub fn pin(&self) -> Result<Timestamp, TrustError> {
+    pub fn pin(&self) -> Result<(), TrustError> {
         let failed = |source| TrustError::File { path: self.partner.file.clone(), source };
-        own::write(&self.partner.file, &self.text).map_err(failed)?;
-        Ok(self.until)
+        own::write(&self.partner.file, &self.text).map_err(failed)
     }
 }
 
-/// Puts the last of these cards, each of which succeeds the one before, in the place of the pinned one. Until when the
-/// former ones count.
-pub fn pin(config: &Config, partner: &PartnerConfig, way: &[&str]) -> Result<Timestamp, TrustError> {
-    successor(config, partner, way)?.pin()
+/// Writes what is pinned of a site into its file, if it can stand beside the others.
+pub fn pin(config: &Config, partner: &PartnerConfig, pinned: &Pinned) -> Result<(), TrustError> {
+    successor(config, partner, pinned)?.pin()
 }
 
 /// The cards of a site came in a file: the one to pin before what it signed can be taken, if policy lets it.
 pub fn by_file(config: &Config, cards: &str) -> Result<Option<Successor>, TrustError> {
     let cards: Vec<&str> = own::each(cards).collect();
     let Some(text) = cards.last() else { return Ok(None) };
-    let told = Card::parse_verified(text)?;
-    let partner = config.partners.iter().find(|partner| partner.card.name() == told.name());
+    let card = Card::parse_verified(text)?;
+    let partner = config.partners.iter().find(|partner| partner.card.name() == card.name());
     let Some(partner) = partner.filter(|partner| partner.exchange) else { return Ok(None) };
-    let (card, way) = partner.card.way(cards.iter().copied())?;
-    if way.is_empty() {
+    let pinned = told(config, partner, &cards, Word::Others)?;
+    if pinned.card == partner.card {
         return Ok(None);
     }
     match partner.successors {
-        Policy::Accept => successor(config, partner, &way).map(Some),
-        Policy::Ask => offer(config, &card, text, card.name()).map(|()| None),
+        Policy::Accept => successor(config, partner, &pinned).map(Some),
+        Policy::Ask => offer(config, &pinned.card, &cards, card.name()).map(|()| None),
         Policy::Off => Ok(None),
     }
 }
 
-fn successor(config: &Config, partner: &PartnerConfig, way: &[&str]) -> Result<Successor, TrustError> {
-    let now = Timestamp::now();
-    let until = now.saturating_add(config.replication.former_keys).unwrap_or(Timestamp::MAX);
-    let until = until.round(jiff::Unit::Second).unwrap_or(until);
+fn successor(config: &Config, partner: &PartnerConfig, pinned: &Pinned) -> Result<Successor, TrustError> {
     let failed = |source| TrustError::File { path: partner.file.clone(), source };
     let text = fs::read_to_string(&partner.file).map_err(failed)?;
     let unread = || TrustError::Clash(format!("{} cannot be read", partner.file.display()));
-    let after = partner::print_successor(partner, &text, way, now, until).ok_or_else(unread)?;
-    let pinned =
+    let after = partner::print_pinned(&text, pinned).ok_or_else(unread)?;
+    let parsed =
         partner::parse(&partner.file, &after).map_err(|problems| TrustError::Clash(problems.to_string()))?;
     let mut others = config.partners.clone();
     others.retain(|other| other.file != partner.file);
-    sound(config, others, pinned.clone())?;
-    Ok(Successor { partner: pinned, text: after, until })
+    sound(config, others, parsed.clone())?;
+    Ok(Successor { partner: parsed, text: after })
 }
 
 /// Whether this site can stand beside the others.
@@ -255,11 +284,11 @@ fn introduced(daemon: &Daemon, by: &str, text: &str) -> Result<(), TrustError> {
         return Err(TrustError::Clash("it is this site's own name".to_owned()));
     }
     if let Some(known) = config.partners.iter().find(|partner| partner.card.name() == card.name()) {
-        return succeed(daemon, &config, known, &[&card_text], known.successors);
+        return succeed(daemon, &config, known, &[&card_text], Word::Others);
     }
     match introducer.introductions {
         Policy::Off => Ok(()),
-        Policy::Ask => offer(&config, &card, &card_text, by),
+        Policy::Ask => offer(&config, &card, &[&card_text], by),
         Policy::Accept => {
             accept(&config, &card, &card_text, by)?;
             info!(
@@ -284,11 +313,11 @@ pub fn accept(config: &Config, card: &Card, card_text: &str, by: &str) -> Result
     own::write(&path, &text).map_err(|source| TrustError::File { path, source })
 }
 
-/// A card waits for the operator.
-fn offer(config: &Config, card: &Card, card_text: &str, by: &str) -> Result<(), TrustError> {
+/// A card waits for the operator, with those by which one gets there.
+fn offer(config: &Config, card: &Card, cards: &[&str], by: &str) -> Result<(), TrustError> {
     let directory = config.site.offered();
     let path = directory.join(format!("{}.card", card.name()));
-    let text = format!("# told by {by}\n{card_text}");
+    let text = format!("# told by {by}\n{}", own::join(cards));
     if fs::read_to_string(&path).is_ok_and(|known| known == text) {
         return Ok(());
     }
@@ -311,7 +340,8 @@ fn offer(config: &Config, card: &Card, card_text: &str, by: &str) -> Result<(), 
 /// A card that waits for the operator.
 pub struct Offered {
     pub card: Card,
-    pub text: String,
+    /// It and those before it, for [`own::each`].
+    pub cards: String,
     pub by: String,
     pub file: PathBuf,
 }
@@ -326,9 +356,10 @@ pub fn offered(config: &Config) -> io::Result<Vec<Offered>> {
     for file in listing {
         let file = file?.path();
         let told = fs::read_to_string(&file)?;
-        let (first, text) = told.split_once('\n').unwrap_or_default();
-        if let (Ok(card), Some(by)) = (Card::parse_verified(text), first.strip_prefix("# told by ")) {
-            found.push(Offered { card, text: text.to_owned(), by: by.to_owned(), file });
+        let (first, cards) = told.split_once('\n').unwrap_or_default();
+        let card = own::each(cards).last().map(Card::parse_verified);
+        if let (Some(Ok(card)), Some(by)) = (card, first.strip_prefix("# told by ")) {
+            found.push(Offered { card, cards: cards.to_owned(), by: by.to_owned(), file });
         }
     }
     found.sort_by(|a, b| a.card.name().cmp(b.card.name()));

@@ -23,6 +23,7 @@ pub mod mime;
 pub mod name;
 pub mod open;
 pub mod own;
+pub mod pinned;
 pub mod random;
 pub mod seal;
 pub mod statement;

@@ -106,7 +106,7 @@ impl OwnCards {
 
     /// All of them, for [`each`] to read.
     pub fn print(&self) -> String {
-        self.cards.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(BETWEEN)
+        join(&self.cards.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>())
     }
 
     fn is_up_to_date(&self, key: &SiteKey, fields: &CardFields) -> bool {
@@ -137,7 +137,12 @@ impl OwnCards {
     }
 }
 
-/// The single cards of what [`OwnCards::print`] wrote. Nothing of them is proved.
+/// Several cards as one text, for [`each`] to read.
+pub fn join(cards: &[&str]) -> String {
+    cards.join(BETWEEN)
+}
+
+/// The single cards of what [`join`] wrote. Nothing of them is proved.
 pub fn each(text: &str) -> impl Iterator<Item = &str> {
     text.split(BETWEEN).filter(|text| text.len() <= STATEMENT_BYTES_MAX)
 }

@@ -96,6 +96,13 @@ pub struct Peer {
     /// Our hello that told of other sites, until this one says that it heard it.
     #[n(41)]
     pub told_seq: Option<u64>,
+    /// What that one told, and what the site said before that it heard: the first octets of the hashes.
+    #[n(45)]
+    #[cbor(default)]
+    pub telling: Vec<u64>,
+    #[n(46)]
+    #[cbor(default)]
+    pub heard_of: Vec<u64>,
     /// What our messages to it said of our vector.
     #[n(42)]
     #[cbor(default)]

@@ -4,12 +4,14 @@
 //! by the policy `accept`. Of sealing and signing single messages only the ids of the keys are simulated.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bridgehead::directory::{Read, Table};
-use bridgehead::message::card::{Card, CardFields};
+use bridgehead::message::card::CardFields;
 use bridgehead::message::introduction::Introduction;
 use bridgehead::message::keys::SiteKey;
 use bridgehead::message::own::{self, OwnCards};
+use bridgehead::message::pinned::{Pinned, Word};
 use bridgehead::message::random::Seeded;
 use bridgehead::replication::checkpoint::SignedCheckpoint;
 use bridgehead::replication::engine::config::Passage;
@@ -55,22 +57,14 @@ pub struct Identity {
     fields: CardFields,
     /// Mailboxes that its mail system hands over, and until when.
     served: Vec<(String, i64)>,
+    /// The files of `sites.d`.
     pinned: BTreeMap<String, Pinned>,
     /// Its word for others, by the text of the card.
     words: BTreeMap<String, String>,
 }
 
-/// A file of `sites.d`.
-#[derive(Clone)]
-struct Pinned {
-    card: Card,
-    text: String,
-    former: Vec<(Card, String, i64)>,
-}
-
-/// How long what a former key signed counts, and how many of them.
-const FORMER_KEYS: i64 = 30 * DAY;
-const FORMER_MAX: usize = 3;
+/// How long what a former key signed counts.
+const FORMER_KEYS: Duration = Duration::from_millis(30 * DAY as u64);
 
 /// Every site with its first card, and with those of all others pinned.
 pub fn all(knobs: &Knobs, names: &[String], now: Timestamp, dice: &mut Dice) -> Vec<Identity> {
@@ -101,7 +95,7 @@ pub fn all(knobs: &Knobs, names: &[String], now: Timestamp, dice: &mut Dice) -> 
 
 impl Identity {
     fn as_pinned(&self) -> Pinned {
-        Pinned { card: self.own.current().clone(), text: self.own.text().to_owned(), former: Vec::new() }
+        Pinned::new(self.own.current().clone(), self.own.text().to_owned())
     }
 
     /// `bridgehead key roll`.
@@ -136,7 +130,7 @@ impl Identity {
         let hub = config.partners.iter().any(|partner| partner.outbound != Passage::Own);
         let mut introductions = Vec::new();
         for (name, pinned) in self.pinned.iter().filter(|_| hub) {
-            let former = pinned.former.iter().map(|(card, text, _)| (card, text));
+            let former = pinned.former.iter().map(|former| (&former.card, &former.text));
             for (card, text) in former.chain([(&pinned.card, &pinned.text)]) {
                 let word = self.words.entry(text.clone()).or_insert_with(|| {
                     let (key, by) = (&self.key, &self.fields.name);
@@ -161,9 +155,16 @@ impl Identity {
             former: pinned
                 .former
                 .iter()
-                .map(|(card, _, until)| FormerKey { key: card.public.signing, until: *until })
+                .map(|former| FormerKey {
+                    key: former.card.public.signing,
+                    until: former.until.as_millisecond(),
+                })
                 .collect(),
-            card: Some(PinnedCard { serial: pinned.card.fields.serial, text: pinned.text.clone() }),
+            card: Some(PinnedCard {
+                serial: pinned.card.fields.serial,
+                text: pinned.text.clone(),
+                former: pinned.former.iter().map(|former| former.text.clone()).collect(),
+            }),
         });
         config.known = known.collect();
     }
@@ -173,7 +174,7 @@ impl Identity {
         match told {
             Told::Cards { site, cards } => {
                 let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
-                self.succeed(site, &cards, now)
+                self.succeed(site, &cards, Word::Own, now)
             }
             Told::Introductions { by, introductions } => {
                 let mut any = false;
@@ -182,7 +183,7 @@ impl Identity {
                     let lookup = |name: &str| (name == by).then(|| introducer.card.clone());
                     let Ok(read) = Introduction::parse_verified(text, lookup) else { continue };
                     if read.introducer == *by {
-                        any |= self.succeed(read.card.name(), &[&read.card_text], now);
+                        any |= self.succeed(read.card.name(), &[&read.card_text], Word::Others, now);
                     }
                 }
                 any
@@ -190,24 +191,11 @@ impl Identity {
         }
     }
 
-    fn succeed(&mut self, site: &str, cards: &[&str], now: i64) -> bool {
+    fn succeed(&mut self, site: &str, cards: &[&str], word: Word, now: i64) -> bool {
         let Some(pinned) = self.pinned.get_mut(site) else { return false };
-        let Ok((_, way)) = pinned.card.way(cards.iter().copied()) else { return false };
-        if way.is_empty() {
-            return false;
-        }
-        pinned.former.retain(|(_, _, until)| *until > now);
-        for text in way {
-            let card = Card::parse_verified(text).expect("a sound card");
-            let before = std::mem::replace(&mut pinned.card, card);
-            let of = std::mem::replace(&mut pinned.text, text.to_owned());
-            if before.public != pinned.card.public {
-                pinned.former.push((before, of, now + FORMER_KEYS));
-            }
-        }
-        let excess = pinned.former.len().saturating_sub(FORMER_MAX);
-        pinned.former.drain(..excess);
-        true
+        let now = Timestamp::from_millisecond(now).expect("a world's time");
+        let Ok(next) = pinned.told(cards, word, now, FORMER_KEYS) else { return false };
+        std::mem::replace(pinned, next.clone()) != next
     }
 
     /// How a message to this site is sealed, signed and addressed.
@@ -226,8 +214,8 @@ impl Identity {
             return Err(Stop::Unproved("sealed to a key that is not held any more"));
         }
         let Some(pinned) = self.pinned.get(from) else { return Err(Stop::Unproved("of a stranger")) };
-        let former = pinned.former.iter().filter(|(_, _, until)| clock < *until).map(|(card, _, _)| card);
-        let mut cards = std::iter::once(&pinned.card).chain(former);
+        let former = pinned.former.iter().filter(|former| clock < former.until.as_millisecond());
+        let mut cards = std::iter::once(&pinned.card).chain(former.map(|former| &former.card));
         match cards.any(|card| key_id(&card.public.signing) == cover.signer) {
             true => Ok(()),
             false => Err(Stop::Unproved("forged: signed by a key that does not count")),

@@ -101,7 +101,7 @@ impl Turn<'_> {
     pub(super) fn compose_hello(&mut self, partner: &Partner, peer: &mut Peer) {
         let mut message = Message::new(Vec::new());
         message.hello = Some(self.hello(partner, peer, false));
-        message.introductions = self.introductions(partner);
+        message.introductions = self.introductions(partner, peer, false);
         self.mail(partner, peer, message);
     }
 
@@ -137,8 +137,8 @@ impl Turn<'_> {
             peer.vector_at = Some(peer.vector_again(self.now, &self.config.timing));
             peer.vector_asks += 1;
         }
-        if first.hello.is_some() {
-            first.introductions = self.introductions(partner);
+        if let Some(hello) = &first.hello {
+            first.introductions = self.introductions(partner, peer, hello.answer);
         }
         let asking = peer.ask_again_at.is_some_and(|at| at <= self.now);
         let stalled = flown && peer.links.iter().any(|link| link.chain.iter().any(Flight::has_unsent));
@@ -180,7 +180,7 @@ impl Turn<'_> {
         let mail = peer.next_seq(self.now);
         let asks = message.hello.as_ref().is_some_and(|hello| !hello.answer);
         if asks && !message.introductions.is_empty() {
-            peer.told_seq = Some(mail);
+            self.tells(partner, peer, mail, &message.introductions);
         }
         peer.sent_at = Some(self.now);
         for item in &message.parts {

@@ -67,6 +67,8 @@ pub struct FormerKey {
 pub struct PinnedCard {
     pub serial: u64,
     pub text: String,
+    /// The cards before it that we know, oldest first.
+    pub former: Vec<String>,
 }
 
 /// A site that we exchange mail with.

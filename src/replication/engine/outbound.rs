@@ -18,15 +18,14 @@ use crate::replication::provenance::Carriers;
 use crate::replication::wire::Standing;
 
 impl Turn<'_> {
-    /// The engine begins to run: sites that never answered are greeted, the others get what was committed
-    /// since the engine heard of a commit last.
+    /// The engine begins to run: sites are greeted, and get what was committed since the engine heard of a commit last.
     pub(super) fn start(&mut self) -> Result<(), StoreError> {
         self.rename_masters()?;
         self.restate()?;
         self.each_other_partner(None, |turn, partner, peer| {
-            // A card that changed is told again, until it is heard.
-            let told = peer.card_told == Some(turn.to_tell(partner));
-            if !(peer.answered && told) && (peer.hello_at.is_none() || peer.answered) {
+            // A card that changed is told until it is heard. And either of us may have been put back to an earlier day
+            // together with the cards that it pinned, or stopped before it pinned what it was told.
+            if peer.hello_at.is_none() || peer.answered {
                 peer.hello_at = Some(turn.now);
                 peer.hellos = 0;
             }

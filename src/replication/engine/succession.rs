@@ -3,7 +3,8 @@
 //! PROMISES
 //!   A site is told of our new card until it says that it goes by it; until then what goes to it is signed by the
 //!   key that it knows. A site that missed several cards gets the way from any of them to the present one.
-//!   What we tell of others is told again until the site says that it heard that very message.
+//!   What we tell of others is told again until the site says that it heard that very message; what does not fit one
+//!   message goes with the next ones, each as soon as the site heard the one before.
 //!   After our keys were renewed, every naming context of ours is stated again under the new key, so that
 //!   hubs need no word of the former one for long.
 //!   What a site tells of itself or of others changes nothing here: it goes out for the pinned cards to decide.
@@ -25,7 +26,11 @@ impl Turn<'_> {
     pub(super) fn greeted(&mut self, from: &str, peer: &mut Peer, hello: &Hello, of: Option<Heard>) {
         let heard = card_name(&hello.card);
         let news = match self.config.known(from).and_then(|known| known.card.as_ref()) {
-            Some(pinned) => card_name(&pinned.text) != heard,
+            Some(pinned) => {
+                // Others get to its present card by way of us only if we know those before it.
+                let known = |card: &String| pinned.former.iter().any(|former| former.trim() == card.trim());
+                card_name(&pinned.text) != heard || !hello.former_cards.iter().all(known)
+            }
             None => peer.card_heard != Some(heard),
         };
         peer.card_heard = Some(heard);
@@ -36,11 +41,16 @@ impl Turn<'_> {
         peer.takes_bytes_max = Some(hello.part_bytes_max);
         peer.pinned = hello.pinned;
         // What we told of others is in no other word of the site.
-        if of.map(|of| of.seq) == peer.told_seq {
-            peer.told_seq = None;
+        if of.map(|of| of.seq) == peer.told_seq && peer.told_seq.take().is_some() {
+            let heard_of = std::mem::take(&mut peer.telling);
+            peer.heard_of.extend(heard_of);
         }
-        // Nobody was told of what changed before the site answered for the first time.
-        if self.config.partner(from).is_some_and(|partner| self.has_news(partner, peer)) {
+        // Nobody was told of what changed before the site answered for the first time, nor of what did not fit.
+        let news = self.config.partner(from).is_some_and(|partner| {
+            let rest = || peer.told_seq.is_none() && !self.introductions(partner, peer, false).is_empty();
+            self.has_news(partner, peer) || rest()
+        });
+        if news {
             peer.hello_at = Some(self.now);
             peer.hellos = 0;
         } else if self.goes_by_our_card(peer) && peer.told_seq.is_none() {
@@ -100,27 +110,46 @@ impl Turn<'_> {
         let taken = taken.filter(|context| self.takes(partner, context)).cloned();
         let mut told = vec![self.config.card.clone(), serial.to_string()];
         told.extend(taken);
-        told.extend(self.introductions(partner));
+        told.extend(self.to_introduce(partner).cloned());
         card_name(&told.join("\n"))
     }
 
-    /// Our word for the sites whose naming contexts we pass on to this one, as much as fits one message.
-    pub(super) fn introductions(&self, partner: &Partner) -> Vec<String> {
-        let passed = |site: &str| {
-            let theirs = self.contexts.iter().filter(|record| record.master == site);
-            site != partner.site && theirs.into_iter().any(|record| self.sends(partner, record))
+    /// Our word for the sites whose naming contexts we pass on to this one.
+    fn to_introduce(&self, partner: &Partner) -> impl Iterator<Item = &String> {
+        let passed = move |site: &str| {
+            let mut theirs = self.contexts.iter().filter(|record| record.master == site);
+            site != partner.site && theirs.any(|record| self.sends(partner, record))
         };
         let all = self.config.succession.introductions.iter();
-        let mut room = partner.part_bytes_max as usize / 2;
-        all.filter(|(site, _)| passed(site))
-            .map(|(_, text)| text.clone())
-            .take_while(|text| {
-                let fits = text.len() <= room;
-                room = room.saturating_sub(text.len());
-                fits
-            })
-            .take(wire::INTRODUCTIONS_MAX)
-            .collect()
+        all.filter(move |(site, _)| passed(site)).map(|(_, text)| text)
+    }
+
+    /// Of our word for others, what the site did not say that it heard, as much as fits half a message. Who asked may
+    /// have lost what it knew: an answer goes on with the rest, and not always with the same of it.
+    pub(super) fn introductions(&self, partner: &Partner, peer: &Peer, answer: bool) -> Vec<String> {
+        let heard = |text: &&String| peer.heard_of.contains(&card_name(text));
+        let (mut heard, mut texts): (Vec<&String>, Vec<&String>) =
+            self.to_introduce(partner).partition(heard);
+        if answer && !heard.is_empty() {
+            let first = peer.sent_seq as usize % heard.len();
+            heard.rotate_left(first);
+            texts.append(&mut heard);
+        }
+        let mut room = self.part_limit(partner, peer) as usize / 2;
+        let fitting = texts.into_iter().filter(|text| {
+            let fits = text.len() <= room;
+            room -= if fits { text.len() } else { 0 };
+            fits
+        });
+        fitting.take(wire::INTRODUCTIONS_MAX).cloned().collect()
+    }
+
+    /// This mail goes out and asks; its answer says that what it tells of others was heard.
+    pub(super) fn tells(&self, partner: &Partner, peer: &mut Peer, mail: u64, introductions: &[String]) {
+        let names: Vec<u64> = self.to_introduce(partner).map(|text| card_name(text)).collect();
+        peer.heard_of.retain(|name| names.contains(name));
+        peer.told_seq = Some(mail);
+        peer.telling = introductions.iter().map(|text| card_name(text)).collect();
     }
 
     /// What we tell of ourselves and others changed with what came from `giver`: whoever has not heard it gets a hello. So

@@ -140,7 +140,7 @@ fn config(serial: u64) -> EngineConfig {
         key: key(seed).verifying_key(),
         contexts: contexts.iter().map(|&context| context.into()).collect(),
         former: Vec::new(),
-        card: Some(PinnedCard { serial: 1, text: card.into() }),
+        card: Some(PinnedCard { serial: 1, text: card.into(), former: Vec::new() }),
     };
     let renewed = serial > 1;
     EngineConfig {
@@ -192,9 +192,14 @@ fn a_repeated_announcement_is_looked_at_once() {
     assert_eq!(paris.hears(3, &second).1, whole);
     // Once it is pinned it is no news.
     let mut pinned = config(1);
-    pinned.known[0].card = Some(PinnedCard { serial: 2, text: "tokyo 2\n".into() });
-    paris.engine = Engine::new(pinned);
+    pinned.known[0].card =
+        Some(PinnedCard { serial: 2, text: "tokyo 2\n".into(), former: vec!["tokyo 1".into()] });
+    paris.engine = Engine::new(pinned.clone());
     assert_eq!(paris.hears(4, &second), (Outcome::Taken, Vec::new()));
+    // Unless the one before is not known, which others may need to get there.
+    pinned.known[0].card = Some(PinnedCard { serial: 2, text: "tokyo 2".into(), former: Vec::new() });
+    paris.engine = Engine::new(pinned);
+    assert_eq!(paris.hears(5, &second).1, whole);
 }
 
 #[test]
@@ -356,7 +361,7 @@ fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
     (hub.partners[0].outbound, hub.partners[0].inbound) = (Passage::All, Passage::All);
     hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
     let former = vec![FormerKey { key: key(8).verifying_key(), until: i64::MAX }];
-    let card = Some(PinnedCard { serial: 2, text: "kyoto 2".into() });
+    let card = Some(PinnedCard { serial: 2, text: "kyoto 2".into(), former: Vec::new() });
     let contexts = vec!["ou=kyoto,o=Example".into()];
     hub.known.push(KnownSite { site: "kyoto".into(), key: key(9).verifying_key(), contexts, former, card });
     paris.engine = Engine::new(hub);
@@ -373,4 +378,51 @@ fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
     assert!(context_by_number(&paris.store, 2).unwrap().is_some(), "it is taken");
     let sent = paris.wait(60_000);
     assert_eq!(hellos(&sent)[0].0.introductions, ["a word for kyoto"]);
+}
+
+#[test]
+fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
+    let mut paris = Paris::new();
+    let mut tx = paris.store.begin();
+    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
+    tx.commit();
+    let mut hub = config(1);
+    hub.partners[0].outbound = Passage::All;
+    hub.partners[0].part_bytes_max = 16 << 10;
+    let words: Vec<String> = (0..12).map(|n| format!("{n:02000}")).collect();
+    hub.succession.introductions = words.iter().map(|word| ("kyoto".into(), word.clone())).collect();
+    paris.engine = Engine::new(hub);
+    paris.tell(Input::Start);
+    let mut told: Vec<String> = Vec::new();
+    for number in 2..6 {
+        let sent = paris.wait(60_000);
+        let words: Vec<String> = sent.into_iter().flat_map(|(message, _)| message.introductions).collect();
+        assert!(words.iter().map(String::len).sum::<usize>() <= 8 << 10, "half a message");
+        told.extend(words);
+        let mut message = Message::new(vec![wanted()]);
+        message.hello = Some(hello("tokyo 1", Some(1)));
+        let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq;
+        message.heard = seq.map(|seq| Heard { seq, held_ms: 0 });
+        let time = Timestamp::from_millisecond(paris.now).unwrap();
+        let header = Header { seq: START as u64 + number, time, message_id: None };
+        paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    }
+    assert_eq!(told, words, "each of them once");
+    // Who asks may have lost what it heard.
+    let asks = Hello { answer: false, ..hello("tokyo 1", Some(1)) };
+    paris.hears(9, &asks);
+    assert!(paris.wait(60_000).iter().any(|(message, _)| message.introductions.len() == 4));
+}
+
+/// It may have been put back to an earlier day, with what it pinned; it only says so when it is asked.
+#[test]
+fn whoever_starts_says_hello_until_it_is_heard() {
+    let mut paris = Paris::new();
+    assert!(hellos(&paris.wait(DAY)).is_empty());
+    paris.engine = Engine::new(config(1));
+    paris.tell(Input::Start);
+    assert_eq!(hellos(&paris.wait(60_000)).len(), 1);
+    assert!(!hellos(&paris.wait(DAY)).is_empty());
+    paris.hears(2, &hello("tokyo 1", Some(1)));
+    assert!(hellos(&paris.wait(DAY)).is_empty());
 }
