@@ -129,6 +129,9 @@ pub const LOG_COMMITS: u64 = 100_000;
 pub const QUARANTINE_BYTES: u64 = 64 << 20;
 pub const QUARANTINE_BYTES_MIN: u64 = 1 << 20;
 
+/// Octets of unfinished transfers that are kept of one site, beside the largest of them.
+pub const INBOX_BYTES: u64 = 64 << 20;
+
 /// Octets of one part on a link, unless configured otherwise: well below any mail server's usual limit.
 pub const PART_BYTES_DEFAULT: u64 = 512 << 10;
 
@@ -140,6 +143,7 @@ pub const PART_BYTES_MIN: usize = 16 << 10;
 
 const _: () = assert!(PART_BYTES_MIN < REPLICATION_MESSAGE_BYTES_MAX);
 const _: () = assert!(PART_BYTES_DEFAULT * 2 < QUARANTINE_BYTES / 8);
+const _: () = assert!(PART_BYTES_DEFAULT * 16 < INBOX_BYTES);
 const _: () = assert!(PATH_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(COMMAND_BUFFER_BYTES <= COMMAND_BYTES_MAX && COMMAND_BYTES_MAX <= DATA_BUFFER_BYTES);
 const _: () = assert!(CONNECTIONS_PER_NETWORK_MAX <= CONNECTIONS_MAX);

@@ -55,6 +55,17 @@ pub fn log(event: &Event) {
                 "a transfer leaves"
             );
         }
+        Event::Crowded { site, context, parts, bytes, bytes_max } => {
+            warn!(
+                event = "inbox-full",
+                site,
+                context,
+                parts,
+                bytes,
+                bytes_max,
+                "no room beside others that wait for parts; asked for again later"
+            );
+        }
         Event::Resent { site, context, parts } => {
             info!(event = "parts-resent", site, context, parts, "parts leave again");
         }
@@ -199,11 +210,12 @@ pub fn name(event: &Event) -> &'static str {
         Event::Forgotten { .. } => "copy-forgotten",
         Event::Refreshing { .. } => "refreshing",
         Event::Bundled { .. } => "bundled",
+        Event::Crowded { .. } => "inbox-full",
     }
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 30] = [
     "site-up",
     "message-refused",
     "transfer-sent",
@@ -233,6 +245,7 @@ pub const NAMES: [&str; 29] = [
     "copy-forgotten",
     "refreshing",
     "bundled",
+    "inbox-full",
 ];
 
 #[cfg(test)]

@@ -136,13 +136,8 @@ impl Assembly {
     /// Keeps a part; one that is there already changes nothing.
     pub fn store(tx: &mut dyn Write, partner: &str, part: &Part) -> Result<Assembly, PartError> {
         part.check()?;
-        let mut assembly =
-            Assembly::load(tx.as_read(), partner, part.transfer)?.unwrap_or_else(|| Assembly {
-                partner: partner.into(),
-                transfer: part.transfer,
-                state: AssemblyState::of(part.count),
-                fresh: false,
-            });
+        let mut assembly = Assembly::load(tx.as_read(), partner, part.transfer)?
+            .unwrap_or_else(|| Assembly::none_of(partner, part));
         assembly.state.admit(part)?;
         if assembly.state.is_missing(part.index) {
             assembly.state.mark(part);
@@ -231,6 +226,27 @@ impl Assembly {
     /// Octets of the body present.
     pub fn bytes(&self) -> u64 {
         self.state.bytes
+    }
+
+    /// Octets in the store, about: of the body, of what is said of it, of each record.
+    pub fn occupies(&self) -> u64 {
+        let said = self.state.manifest.len() + self.state.bitmap.len();
+        self.state.bytes + said as u64 + (u64::from(self.state.present) + 1) * RECORD_BYTES
+    }
+
+    /// Octets by which a part that is new raises that, about.
+    pub fn needs(part: &Part) -> u64 {
+        (part.bytes.len() + part.manifest.len()) as u64 + RECORD_BYTES
+    }
+
+    /// Of a transfer of which nothing has arrived; it is kept nowhere.
+    pub fn none_of(partner: &str, part: &Part) -> Assembly {
+        let state = AssemblyState::of(part.count.min(PARTS_MAX));
+        Assembly { partner: partner.into(), transfer: part.transfer, state, fresh: false }
+    }
+
+    pub fn lacks(&self, index: u32) -> bool {
+        self.state.is_missing(index)
     }
 
     pub fn is_complete(&self) -> bool {
@@ -512,6 +528,9 @@ pub const TRANSFER_BYTES_MAX: u64 = 4 << 30;
 
 /// A limit below what a part's own words need is taken as this.
 const CUT_BYTES_MIN: usize = 1 << 10;
+
+/// What a record takes besides what is in it.
+const RECORD_BYTES: u64 = 128;
 
 const PIECE_BYTES: usize = 64 << 10;
 const DOMAIN: &[u8] = b"bridgehead transfer 1\0";

@@ -143,6 +143,10 @@ pub struct Peer {
     #[n(24)]
     #[cbor(default)]
     pub halved_seq: u64,
+    /// Something found no room beside what it has sent in part.
+    #[n(45)]
+    #[cbor(default)]
+    pub crowded: bool,
     /// When the present burst began, for schedules of every so often.
     #[n(23)]
     pub burst_at: Option<Millis>,

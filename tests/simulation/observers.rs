@@ -11,6 +11,7 @@ use bridgehead::directory::{Position, Read, Table};
 use bridgehead::limits::QUARANTINE_BYTES;
 use bridgehead::replication::engine::Event;
 use bridgehead::replication::engine::quarantine::COPIES_MAX;
+use bridgehead::replication::parts::Assembly;
 use bridgehead::replication::schedule::Schedule;
 use bridgehead::replication::wire::Message;
 use minicbor::Decode;
@@ -366,13 +367,15 @@ impl Observers {
             (Table::Peer, partners, partners * (contexts * (8 << 10) + (64 << 10))),
             (Table::Hold, contexts, contexts * 4096),
             (Table::Checkpoint, contexts * 3, contexts * 4096),
-            (Table::Inbox, partners * 4096, partners * (64 << 20)),
             (Table::Outbox, partners * 4096, partners * (64 << 20)),
         ];
-        bounds.into_iter().find_map(|(table, count_max, bytes_max)| {
-            let (count, bytes) = records(site, table);
-            (count > count_max || bytes > bytes_max)
-                .then(|| format!("{} keeps {count} records of {bytes} octets in {table:?}", site.name))
+        let crowded = site.whole.partners.iter().find_map(|partner| inbox(site, &partner.site));
+        crowded.or_else(|| {
+            bounds.into_iter().find_map(|(table, count_max, bytes_max)| {
+                let (count, bytes) = records(site, table);
+                (count > count_max || bytes > bytes_max)
+                    .then(|| format!("{} keeps {count} records of {bytes} octets in {table:?}", site.name))
+            })
         })
     }
 }
@@ -394,6 +397,15 @@ impl Terms {
         let octets = site.store.get(Table::Peer, other.as_bytes()).expect("the store is sound");
         octets.map_or(Terms::default(), |octets| minicbor::decode(&octets).expect("the record is sound"))
     }
+}
+
+/// What is kept of a partner's unfinished transfers takes no more than its room, but for the largest of them.
+fn inbox(site: &Site, partner: &str) -> Option<String> {
+    let all = Assembly::all_from(&site.store, partner).expect("the store is sound");
+    let bytes = all.iter().map(Assembly::occupies);
+    let counted = bytes.clone().sum::<u64>() - bytes.max().unwrap_or(0);
+    (counted > site.whole.timing.inbox_bytes_max || all.len() > 256)
+        .then(|| format!("{} keeps {} transfers of {partner}, {counted} octets", site.name, all.len()))
 }
 
 /// Records and octets in a table.

@@ -30,7 +30,10 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
             card: None,
         })
         .collect();
-    let timing = Timing { vector_whole_max: knobs.vector_whole_max, ..Timing::default() };
+    // In every other world so little that loads of several parts do not find room together.
+    let inbox_bytes_max =
+        if knobs.sites.is_multiple_of(2) { 48 << 10 } else { Timing::default().inbox_bytes_max };
+    let timing = Timing { vector_whole_max: knobs.vector_whole_max, inbox_bytes_max, ..Timing::default() };
     let mut sites = Vec::new();
     for n in 0..knobs.sites {
         let config = EngineConfig {

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 use super::Event;
 use super::config::{Partner, same_context};
-use super::judge::{Asked, Verdict};
+use super::inbox::asked;
+use super::judge::Verdict;
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::{StoreError, Table};
@@ -38,10 +39,6 @@ pub(super) struct Received {
 /// Of transfers with fewer parts no progress is told.
 const PROGRESS_PARTS_MIN: u32 = 10;
 
-/// Transfers of one site that may wait for their parts at once, beyond which no new one is begun: each link has one
-/// load of many parts at a time, and small ones come whole.
-const ASSEMBLIES_MAX: usize = 256;
-
 /// What became of a transfer that was to be applied.
 enum Done {
     Applied,
@@ -62,12 +59,16 @@ impl Turn<'_> {
             Received { any: !parts.is_empty(), contexts: BTreeSet::new(), begun: BTreeSet::new() };
         let Some(partner) = self.config.partner(from) else { return Ok(received) };
         let mut begun = BTreeSet::new();
+        let mut shelves = self.shelves(from)?;
         for item in parts {
             if peer.finished.contains(&item.part.transfer) {
                 continue;
             }
             if !self.takes(partner, &item.context) {
                 self.refuse_part(from, item, "it is not taken from this site".into())?;
+                continue;
+            }
+            if !self.admits(from, peer, &item, carrier, &mut shelves)? {
                 continue;
             }
             let known = Assembly::load(self.tx.as_read(), from, item.part.transfer)?;
@@ -78,6 +79,7 @@ impl Turn<'_> {
             match self.store_part(from, &item)? {
                 Ok(mut assembly) => {
                     assembly.note_carrier(self.tx, carrier)?;
+                    shelves.note(item.part.transfer, assembly.occupies());
                     self.tell_progress(from, &item.context, before, assembly.count());
                     if let Some(oldest) = peer.link(&item.context).arrives(item.part.transfer) {
                         self.crowded_out(from, &item.context, oldest)?;
@@ -92,6 +94,7 @@ impl Turn<'_> {
                 Err(error) => self.refuse_part(from, item, error.to_string())?,
             }
         }
+        self.tell_refused(from, peer, shelves);
         received.begun = begun;
         Ok(received)
     }
@@ -128,16 +131,6 @@ impl Turn<'_> {
         }
     }
 
-    /// A transfer that never became whole makes room for a new one.
-    fn crowded_out(&mut self, from: &str, context: &str, transfer: TransferId) -> Result<(), StoreError> {
-        if let Some(oldest) = Assembly::load(self.tx.as_read(), from, transfer)? {
-            let reason = "the site has begun too many transfers".to_owned();
-            self.refuse_transfer(from, context, &oldest, reason)?;
-            oldest.drop_all(self.tx)?;
-        }
-        Ok(())
-    }
-
     /// A part takes no effect; it is kept for the operator.
     fn refuse_part(&mut self, from: &str, item: PartItem, reason: String) -> Result<(), StoreError> {
         let context = item.context.clone();
@@ -149,7 +142,7 @@ impl Turn<'_> {
     }
 
     /// A transfer takes no effect; how it begins is kept for the operator.
-    fn refuse_transfer(
+    pub(super) fn refuse_transfer(
         &mut self,
         from: &str,
         context: &str,
@@ -166,22 +159,6 @@ impl Turn<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// Forgets transfers that were begun with this message, if the site has begun more than it can ever need at once.
-    pub(super) fn bound_inbox(&mut self, from: &str, begun: &BTreeSet<TransferId>) -> Result<(), StoreError> {
-        let all = Assembly::all_from(self.tx.as_read(), from)?;
-        let mut surplus = all.len().saturating_sub(ASSEMBLIES_MAX);
-        for assembly in all.iter().filter(|assembly| begun.contains(&assembly.transfer())) {
-            if surplus == 0 {
-                break;
-            }
-            surplus -= 1;
-            let reason = "the site has begun too many transfers".to_owned();
-            self.refuse_transfer(from, "", assembly, reason)?;
-            assembly.drop_all(self.tx)?;
-        }
-        Ok(())
     }
 
     /// Applies what can be applied of this naming context, until nothing more can.
@@ -216,10 +193,7 @@ impl Turn<'_> {
             if !same_context(&said.context.to_string(), context) {
                 continue;
             }
-            let link = peer.link(context);
-            let repair = link.verify_at.is_some();
-            let asked = Asked { whole: link.wants_whole() || repair, refresh: link.refresh, repair };
-            match self.judge(&manifest, &said, asked)? {
+            match self.judge(&manifest, &said, asked(peer, context))? {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Parted => {
@@ -504,6 +478,7 @@ impl Turn<'_> {
     fn discard(&mut self, peer: &mut Peer, assembly: &Assembly) -> Result<(), StoreError> {
         assembly.drop_all(self.tx)?;
         peer.finish(assembly.transfer());
+        self.room_is_made(peer);
         Ok(())
     }
 

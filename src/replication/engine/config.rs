@@ -145,6 +145,8 @@ pub struct Timing {
     pub log_commits_max: u64,
     /// Octets of kept copies, of what connected sites sent and of other mail half each.
     pub quarantine_bytes_max: u64,
+    /// Octets of unfinished transfers of one site, beside the largest of them.
+    pub inbox_bytes_max: u64,
     /// A vector of at most so many naming contexts goes whole in every message.
     pub vector_whole_max: usize,
 }
@@ -165,6 +167,7 @@ impl Default for Timing {
             chain_max: 32,
             log_commits_max: limits::LOG_COMMITS,
             quarantine_bytes_max: limits::QUARANTINE_BYTES,
+            inbox_bytes_max: limits::INBOX_BYTES,
             vector_whole_max: 8,
         }
     }

@@ -96,8 +96,8 @@ impl Turn<'_> {
         if !only_hello {
             self.weigh_equality(partner, &mut peer)?;
         }
-        if !begun.is_empty() {
-            self.bound_inbox(from, &begun)?;
+        if any {
+            self.bound_inbox(from, &mut peer, &begun)?;
         }
         self.put_back(from, peer);
         let back = |output: &Output| matches!(output, Output::Event(Event::Recovered { .. }));

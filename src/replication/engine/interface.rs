@@ -147,6 +147,16 @@ pub enum Event {
         parts: u32,
         bytes: u64,
     },
+    /// Parts that came were not kept, or not any longer, for want of room beside others; they are asked for again.
+    Crowded {
+        site: String,
+        /// Empty: nobody knows yet.
+        context: String,
+        parts: u32,
+        bytes: u64,
+        /// The room that there is.
+        bytes_max: u64,
+    },
     /// Parts were sent again.
     Resent {
         site: String,

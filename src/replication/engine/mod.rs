@@ -28,6 +28,7 @@ pub mod config;
 pub mod due;
 pub mod hold;
 pub mod inbound;
+mod inbox;
 pub mod interface;
 mod oneway;
 mod judge;
