@@ -153,7 +153,11 @@ fn line(hold: &Hold) -> String {
     match hold.kind {
         HoldKind::Deletions => format!(
             "{}: {}: {} of {} entries would be deleted, as {} sent since {since}{decided}",
-            hold.id, hold.context, hold.deletions, hold.entries, hold.site
+            hold.id,
+            hold.context,
+            hold.deletions,
+            hold.entries,
+            hold.of()
         ),
         HoldKind::Fork => format!(
             "{}: {}: forked: what {} holds, at USN {} of {}, and what this site holds went different ways, since {since}{decided}",

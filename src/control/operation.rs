@@ -100,8 +100,8 @@ pub fn report(events: &[Event]) -> String {
             Event::Forgotten { id } => Some(format!("{id} is let go")),
             Event::Kept { id, reason, .. } => Some(format!("refused again, and kept as {id}: {reason}")),
             Event::NotApplied { context, reason, .. } => Some(format!("{context}: not applied: {reason}")),
-            Event::Held { context, hold, deletions, entries, .. } => Some(format!(
-                "{context}: it would delete {deletions} of {entries} entries and waits: `bridgehead hold show {hold}`"
+            Event::Held { context, master, hold, deletions, entries, .. } => Some(format!(
+                "{context}: the transfer of {master} would delete {deletions} of {entries} entries and waits: `bridgehead hold show {hold}`"
             )),
             Event::Forked { context, .. } => Some(format!(
                 "{context}: the histories went different ways; nothing was changed: `bridgehead hold list`"

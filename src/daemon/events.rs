@@ -136,10 +136,10 @@ pub fn log(event: &Event) {
                 "lost updates were taken back from a partner"
             );
         }
-        Event::Held { site, context, hold, deletions, entries } => {
+        Event::Held { site, master, context, hold, deletions, entries } => {
             warn!(
                 event = "transfer-held",
-                site, context, hold, deletions, entries, "a transfer waits for approval"
+                site, master, context, hold, deletions, entries, "a transfer waits for approval"
             );
         }
         Event::HoldDecided { hold, context, approved } => {

@@ -155,12 +155,13 @@ fn standing(
         HoldVerdict::Approved => "it was approved and is on its way".to_owned(),
     };
     if let Some(hold) = holds(read)?.into_iter().find(|hold| same_context(&hold.context, &name)) {
+        let of = hold.of();
         let Hold { id, site, deletions, entries, target, verdict, .. } = hold;
         let next = Some(decide(id, verdict));
         return Ok(match hold.kind {
             HoldKind::Deletions => (
                 "held",
-                Some(format!("a transfer from {site} would delete {deletions} of {entries} entries")),
+                Some(format!("a transfer from {of} would delete {deletions} of {entries} entries")),
                 next,
             ),
             HoldKind::Fork => (

@@ -4,6 +4,7 @@ use bridgehead::directory::{Table, Write};
 use bridgehead::replication::engine::hold::{HoldVerdict, holds};
 use bridgehead::replication::engine::quarantine::{kept, payload};
 use bridgehead::replication::engine::{Header, Input};
+use bridgehead::replication::status::status;
 
 use super::cases::{names, two_equal_sites};
 use super::faults::Sabotage;
@@ -34,6 +35,27 @@ fn a_mass_deletion_waits_for_approval() {
     world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
     assert!(world.run(world.now + 3 * DAY, World::equal));
     assert!(holds(&world.sites[1].store).unwrap().is_empty());
+}
+
+/// Approved at a hub, it is held again behind it: that hold, too, says whose deletions they are.
+#[test]
+fn a_hold_behind_a_hub_names_the_master() {
+    let mut world = two_equal_sites(|knobs| {
+        (knobs.sites, knobs.topology) = (3, Topology::Line);
+        (knobs.bulk, knobs.delete_percent_max) = (60, 20);
+    });
+    world.delete_people(0, 40);
+    world.run(world.now + HOUR, |_| false);
+    let held = holds(&world.sites[1].store).unwrap();
+    assert_eq!((held.len(), held[0].of().as_str()), (1, "s0"));
+    world.input(1, Input::Hold { hold: held[0].id, approve: true }, Crash::No);
+    world.run(world.now + HOUR, |_| false);
+    let held = holds(&world.sites[2].store).unwrap();
+    assert_eq!((held.len(), held[0].of().as_str()), (1, "s0 by way of s1"));
+    let now = jiff::Timestamp::from_millisecond(world.now).unwrap();
+    let status = status(&world.sites[2].store, &world.sites[2].config, now).unwrap();
+    let reasons: Vec<_> = status.contexts.iter().filter_map(|context| context.reason.as_deref()).collect();
+    assert!(reasons[0].starts_with("a transfer from s0 by way of s1 would delete 40 of "), "{reasons:?}");
 }
 
 /// What waited may be gone when the word comes: then it is asked for.

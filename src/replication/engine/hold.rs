@@ -55,6 +55,10 @@ pub struct Hold {
     #[cbor(default)]
     #[serde(skip)]
     pub others: Vec<Position>,
+    /// Who masters the naming context: of a deletion, whose it is, whoever sent it.
+    #[n(10)]
+    #[cbor(default)]
+    pub master: String,
 }
 
 /// Why something waits.
@@ -81,6 +85,14 @@ pub enum HoldVerdict {
     /// Stays as it is, until it is approved after all.
     #[n(2)]
     Rejected,
+}
+
+impl Hold {
+    /// Who deletes, and by whom that was heard if it was another one.
+    pub fn of(&self) -> String {
+        let Hold { site, master, .. } = self;
+        if master.is_empty() || master == site { site.clone() } else { format!("{master} by way of {site}") }
+    }
 }
 
 /// So few deletions are always let through.
@@ -174,11 +186,12 @@ impl Turn<'_> {
             },
             kind: HoldKind::Deletions,
             others,
+            master: self.master_of(context),
         };
         self.put_hold(&hold)?;
         if !same {
-            let (site, context) = (hold.site, hold.context);
-            self.event(Event::Held { site, context, hold: id, deletions, entries });
+            let Hold { site, context, master, .. } = hold;
+            self.event(Event::Held { site, master, context, hold: id, deletions, entries });
         }
         Ok(())
     }
@@ -195,7 +208,7 @@ impl Turn<'_> {
             return Ok(());
         }
         let id = holds(self.tx.as_read())?.last().map_or(1, |hold| hold.id + 1);
-        let (site, context) = (site.to_owned(), context.to_owned());
+        let (site, context, master) = (site.to_owned(), context.to_owned(), self.master_of(context));
         let (verdict, kind) = (HoldVerdict::Waiting, HoldKind::Fork);
         let since = self.now;
         self.forks.push(context.clone());
@@ -211,7 +224,12 @@ impl Turn<'_> {
             verdict,
             kind,
             others,
+            master,
         })
+    }
+
+    fn master_of(&self, context: &str) -> String {
+        self.context(context).map_or_else(String::new, |record| record.master.clone())
     }
 
     /// Nothing is forked any more; costs nothing where nothing was.

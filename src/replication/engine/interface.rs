@@ -239,6 +239,8 @@ pub enum Event {
     /// A transfer waits for the operator's word.
     Held {
         site: String,
+        /// Whose deletions they are, whoever sent them.
+        master: String,
         context: String,
         hold: u64,
         deletions: u64,
