@@ -107,7 +107,10 @@ impl Done {
     /// 1 if something of it waits or did not fit.
     pub fn status(&self) -> u8 {
         let stopped = |event: &Event| {
-            matches!(event, Event::NotApplied { .. } | Event::Held { .. } | Event::Forked { .. })
+            matches!(
+                event,
+                Event::NotApplied { .. } | Event::Held { .. } | Event::Forked { .. } | Event::Crowded { .. }
+            )
         };
         if self.events.iter().any(stopped) { NO } else { OK }
     }

@@ -103,6 +103,9 @@ pub fn report(events: &[Event]) -> String {
             Event::Held { context, master, hold, deletions, entries, .. } => Some(format!(
                 "{context}: the transfer of {master} would delete {deletions} of {entries} entries and waits: `bridgehead hold show {hold}`"
             )),
+            Event::Crowded { context, parts, .. } => Some(format!(
+                "{context}: {parts} part(s) found no room beside others that wait for parts; mail asks for them later"
+            )),
             Event::Forked { context, .. } => Some(format!(
                 "{context}: the histories went different ways; nothing was changed: `bridgehead hold list`"
             )),

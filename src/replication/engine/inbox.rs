@@ -196,7 +196,7 @@ impl Turn<'_> {
             let new = new.filter(|(part, _)| part.transfer == assembly.transfer());
             let carriers = assembly.carriers().named.iter().chain(new.map(|(_, carrier)| carrier));
             let (seq, at) =
-                carriers.fold((0, 0), |(seq, at), carrier| (seq.max(carrier.seq), at.max(carrier.at)));
+                carriers.fold((0, 0), |(seq, at), carrier| (seq.max(sent(carrier)), at.max(carrier.at)));
             let manifest = match (assembly.manifest(), new) {
                 (Ok(None), Some((part, _))) if part.index == 0 => Manifest::from_bytes(&part.manifest).ok(),
                 (manifest, _) => manifest.ok().flatten(),
@@ -288,6 +288,11 @@ impl Turn<'_> {
         }
         Ok(())
     }
+}
+
+/// In which order the site sent it. What the operator gives, from a file or once more, is wanted now.
+fn sent(carrier: &Carrier) -> u64 {
+    if carrier.seq == 0 { u64::MAX } else { carrier.seq }
 }
 
 /// What was asked of the site, as far as it decides on its transfers of this naming context.

@@ -161,6 +161,14 @@ impl Tokyo {
         (events, requests)
     }
 
+    /// What happens when an operator gives it from a file.
+    fn reads(&mut self, parts: &[PartItem]) -> Vec<Event> {
+        let mut message = Message::new(Vec::new());
+        message.parts = parts.to_vec();
+        let header = Header { seq: 0, time: Timestamp::UNIX_EPOCH, message_id: None };
+        self.handle(Input::Received { from: "paris".into(), header, payload: message.encode() }).0
+    }
+
     /// What is asked for in this time.
     fn asks_within(&mut self, time: i64) -> Vec<Request> {
         let end = self.now + time;
@@ -253,6 +261,11 @@ fn what_its_sender_has_given_up_stands_in_nobodys_way() {
         tokyo.hears(std::slice::from_ref(two));
     }
     assert_eq!(tokyo.holds(), 1, "{:?}", tokyo.kept());
+    // The same load comes from a file, in another cut.
+    let mut tokyo = Tokyo::new(2);
+    tokyo.hears(&first[0][..14]);
+    again[0].iter().for_each(|part| drop(tokyo.reads(std::slice::from_ref(part))));
+    assert_eq!((tokyo.holds(), tokyo.kept().len()), (1, 0), "{:?}", tokyo.kept());
     // Of a naming context that is not sent any more.
     let mut tokyo = Tokyo::new(2);
     tokyo.hears(&first[0][..14]);
