@@ -8,9 +8,6 @@ use crate::replication::engine::Event;
 pub fn log(event: &Event) {
     match event {
         Event::SiteUp { site } => info!(event = "site-up", site, "the site answers"),
-        Event::Refused { site, reason } => {
-            warn!(event = "message-refused", site, %reason, "a message took no effect")
-        }
         Event::Kept { id, site, reason, bytes, kept } => {
             warn!(
                 event = "copy-kept",
@@ -182,7 +179,6 @@ pub fn log(event: &Event) {
 pub fn name(event: &Event) -> &'static str {
     match event {
         Event::SiteUp { .. } => "site-up",
-        Event::Refused { .. } => "message-refused",
         Event::TransferSent { .. } => "transfer-sent",
         Event::Resent { .. } => "parts-resent",
         Event::Applied { .. } => "transfer-applied",
@@ -215,9 +211,8 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 29] = [
     "site-up",
-    "message-refused",
     "transfer-sent",
     "parts-resent",
     "transfer-applied",

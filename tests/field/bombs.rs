@@ -44,6 +44,8 @@ impl Insider {
         assert_eq!(self.held(), contexts, "{what} changed the directory");
         let log = self.log();
         assert!(log[logged..].contains(words), "{what}: no {words:?} in the log:\n{}", &log[logged..]);
+        let told = log[logged..].matches("message-refused").count();
+        assert!(told <= 1, "{what} is told {told} times:\n{}", &log[logged..]);
         await_true(&format!("a copy of {what}"), SOON, || self.kept().len() == kept + 1);
     }
 }

@@ -110,7 +110,6 @@ impl Turn<'_> {
 
     fn refuse(&mut self, from: &str, refusal: Refusal, payload: &[u8]) -> Result<Outcome, StoreError> {
         self.keep_copy(from, &refusal.to_string(), payload)?;
-        self.event(Event::Refused { site: from.to_owned(), reason: refusal.clone() });
         Ok(Outcome::Refused(refusal))
     }
 

@@ -96,11 +96,6 @@ pub enum Event {
     SiteUp {
         site: String,
     },
-    /// A message took effect in no way, and why.
-    Refused {
-        site: String,
-        reason: Refusal,
-    },
     /// A copy was kept of something that was received and took no effect; `site` is empty if nobody signed it.
     Kept {
         id: String,
