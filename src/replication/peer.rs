@@ -144,7 +144,7 @@ pub struct Peer {
     #[cbor(default)]
     pub halved_seq: u64,
     /// Something found no room beside what it has sent in part.
-    #[n(45)]
+    #[n(47)]
     #[cbor(default)]
     pub crowded: bool,
     /// When the present burst began, for schedules of every so often.
