@@ -11,10 +11,10 @@ use bridgehead::directory::commit::Commit;
 use bridgehead::directory::context::{context_by_number, create_context, put_context};
 use bridgehead::directory::ldif::Reader;
 use bridgehead::directory::memory::{MemoryStore, MemoryTransaction};
-use bridgehead::directory::{ContextRecord, Dn, Position, Read};
+use bridgehead::directory::{ContextRecord, Dn, Position, Read, Table};
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use bridgehead::replication::transfer::{
-    Base, Encoded, Manifest, apply, dictionary_of_run, encode, encode_repair,
+    Base, Encoded, Manifest, TransferError, apply, dictionary_of_run, encode, encode_repair,
 };
 use bridgehead::replication::verify::{self, Answer};
 use ed25519_dalek::SigningKey;
@@ -274,6 +274,38 @@ fn the_vectors_lead_to_their_checkpoints() {
         verify::answer(&first, &record(&first), &question, true).unwrap(),
         Answer::Equal(Some(vec![1, 2, 0]))
     );
+}
+
+/// Signed, and yet not what its body leads to.
+#[test]
+fn a_transfer_that_does_not_lead_to_its_checkpoint_changes_nothing() {
+    let (mut replica, master, _) = masters();
+    let (held, now) = (record(&replica), record(&master));
+    for base in [Some(held.position), None] {
+        let transfer = encode(&master, &now, base, &checkpoint(&now)).unwrap().unwrap();
+        let said = transfer.manifest.checkpoint.claimed().unwrap();
+        let said = Checkpoint { entries: said.entries + 1, ..said };
+        let manifest = Manifest { checkpoint: said.sign(&key()), ..transfer.manifest };
+        let before = records(&replica);
+        let mut tx = replica.begin();
+        let refused = apply(&mut tx, &held, &manifest, &said, &mut &transfer.body[..]);
+        assert!(matches!(refused, Err(TransferError::Mismatch(_))), "{refused:?}");
+        tx.commit();
+        assert!(records(&replica) == before, "something of it is left");
+    }
+}
+
+/// Everything that a store holds.
+fn records(store: &MemoryStore) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+    let mut found = Vec::new();
+    for table in Table::ALL {
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            found.push((table, key.to_vec(), value.to_vec()));
+            true
+        };
+        store.scan(table, &[], &[0xff; 80], visit).unwrap();
+    }
+    found
 }
 
 #[test]

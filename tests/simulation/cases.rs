@@ -237,6 +237,25 @@ fn only_missing_parts_are_sent_again() {
     assert!(parts.1 <= 3, "{} parts sent again", parts.1);
 }
 
+/// A sender that waited too briefly says again, under another number, what was applied meanwhile. Without part 0 nobody
+/// can tell by the part alone; it would be kept until the next vector, and the rest of it asked for.
+#[test]
+fn a_part_that_comes_once_more_after_its_transfer_was_applied_is_not_kept() {
+    let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = 16 << 10);
+    world.work(0, 400);
+    world.run(world.now + 3_000, |_| false);
+    let (header, payload) = last_letter(&world).expect("the last parts are on the way");
+    let message = Message::decode(&payload).unwrap();
+    assert!(message.parts.iter().all(|item| item.part.index > 0) && !message.parts.is_empty());
+    assert!(world.run(world.now + DAY, World::equal));
+    world.run(world.now + DAY, |_| false);
+    // Overtaken by the last heartbeat: its vector does not count.
+    let seq = peer(&world, 1, "s0").window.highest().unwrap() - 1;
+    let input = Input::Received { from: "s0".into(), header: Header { seq, ..header }, payload };
+    assert_eq!(world.input(1, input, Crash::No), Some(Outcome::Taken));
+    assert_eq!(world.observers.leftovers(&world.sites), None, "it is kept");
+}
+
 /// F5.
 #[test]
 fn mail_that_is_too_large_is_cut_smaller() {
