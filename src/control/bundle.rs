@@ -74,6 +74,10 @@ pub enum ApplyError {
     Cards(#[from] TrustError),
     #[error("message {0} of the bundle: {1}; nothing was taken")]
     Open(u64, OpenError),
+    #[error(
+        "the bundle is for {0}, and nothing was taken; `bridgehead bundle create` names the site that it is for"
+    )]
+    For(String),
     #[error("message {0} of the bundle: {1}; nothing was taken")]
     Message(u64, WireError),
     #[error("{0}")]
@@ -87,9 +91,11 @@ impl ApplyError {
         match self {
             ApplyError::File(BundleError::Io(_)) | ApplyError::Store(_) | ApplyError::Io(_) => TRY_AGAIN,
             ApplyError::Cards(TrustError::File { .. } | TrustError::TooMany) => TRY_AGAIN,
-            ApplyError::Cards(_) | ApplyError::File(_) | ApplyError::Open(..) | ApplyError::Message(..) => {
-                DATA
-            }
+            ApplyError::Cards(_)
+            | ApplyError::File(_)
+            | ApplyError::Open(..)
+            | ApplyError::For(_)
+            | ApplyError::Message(..) => DATA,
         }
     }
 }
@@ -194,11 +200,23 @@ fn each(
     take: &mut dyn FnMut(Opened) -> Result<(), ApplyError>,
 ) -> Result<(), ApplyError> {
     for (number, sealed) in (1..).zip(reader(file)?) {
-        let opened = open(config, key, &sealed?).map_err(|error| ApplyError::Open(number, error))?;
+        let opened = open(config, key, &sealed?).map_err(|error| match error {
+            OpenError::NotOurKey(other) => ApplyError::For(owner(config, other)),
+            error => ApplyError::Open(number, error),
+        })?;
         Message::decode(&opened.payload).map_err(|error| ApplyError::Message(number, error))?;
         take(opened)?;
     }
     Ok(())
+}
+
+/// Whose key that is, as far as the cards here say; the file itself says it to nobody else.
+fn owner(config: &Config, key: [u8; 8]) -> String {
+    let known = config.partners.iter().find(|partner| partner.card.public.sealing.id() == key);
+    known.map_or_else(
+        || format!("a key that is not ours ({:016x}), nor of a site known here", u64::from_be_bytes(key)),
+        |partner| format!("site {}", partner.card.name()),
+    )
 }
 
 /// Opens one sealed message to this site.

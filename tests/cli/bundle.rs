@@ -100,7 +100,10 @@ fn a_bundle_that_is_cut_altered_or_for_another_site_changes_nothing() {
     }
     let for_another = pair.paris.run(&["bundle", "apply", path_text(&file)]);
     assert_eq!(status(&for_another), 65);
-    assert!(said(&for_another).contains("not ours"), "{}", said(&for_another));
+    assert!(said(&for_another).contains("the bundle is for site tokyo"), "{}", said(&for_another));
+    pair.paris.ok(&["site", "detach", "tokyo"]);
+    let of_nobody = pair.paris.run(&["bundle", "apply", path_text(&file)]);
+    assert!(said(&of_nobody).contains("not ours"), "{}", said(&of_nobody));
     pair.tokyo.stop();
     assert!(pair.tokyo.ok(&["bundle", "apply", path_text(&file)]).contains("51 added"));
     assert_eq!(pair.tokyo.export(&pair.paris.context), pair.paris.export(&pair.paris.context));
