@@ -237,6 +237,30 @@ fn only_missing_parts_are_sent_again() {
     assert!(parts.1 <= 3, "{} parts sent again", parts.1);
 }
 
+/// The next heartbeat would show what is missing, too, hours later.
+#[test]
+fn a_change_that_got_lost_is_sent_again_before_the_next_heartbeat() {
+    let mut world = two_equal_sites(|_| ());
+    world.work(0, 0);
+    assert!(world.run(world.now + HOUR, World::equal));
+    world.run(world.now + 60_000, |_| false);
+    world.knobs.loss = 100;
+    world.work(0, 0);
+    world.run(world.now + 10_000, |_| false);
+    assert!(!world.equal());
+    world.knobs.loss = 0;
+    assert!(world.run(world.now + 10 * 60_000, World::equal), "nobody sent it again");
+}
+
+#[test]
+fn a_change_that_nobody_acknowledges_makes_no_storm() {
+    let mut world = two_equal_sites(|_| ());
+    world.knobs.loss = 100;
+    world.work(0, 0);
+    world.run(world.now + 3 * DAY, |_| false);
+    assert!((20..60).contains(&world.mails.len()), "{} messages of both", world.mails.len());
+}
+
 /// A sender that waited too briefly says again, under another number, what was applied meanwhile. Without part 0 nobody
 /// can tell by the part alone; it would be kept until the next vector, and the rest of it asked for.
 #[test]
