@@ -232,7 +232,11 @@ fn an_older_state_is_no_news_whatever_is_told_of_it() {
         for lineage in [old.record().lineage, told, third.record().lineage] {
             let mut transfer = old.transfer(None);
             transfer.manifest.lineage = lineage;
-            replica.takes(&transfer);
+            let events = replica.takes(&transfer);
+            assert!(
+                !events.iter().any(|event| matches!(event, Event::Forked { .. })),
+                "it is past: {events:?}"
+            );
             replica.stands_with(&third);
         }
     }
