@@ -261,6 +261,18 @@ fn a_change_that_nobody_acknowledges_makes_no_storm() {
     assert!((20..60).contains(&world.mails.len()), "{} messages of both", world.mails.len());
 }
 
+/// Its own word shows that an increment would not begin with what it holds.
+#[test]
+fn a_site_that_holds_something_else_gets_everything_at_once() {
+    let mut world = two_equal_sites(|knobs| knobs.bulk = 20);
+    world.spoil(1, "ou=s0,o=Example");
+    world.input(1, Input::Sync { site: None }, Crash::No);
+    world.run(world.now + HOUR, |_| false);
+    world.work(0, 0);
+    assert!(world.run(world.now + HOUR, World::equal));
+    assert_eq!(world.observers.count("NotApplied"), 0, "an increment in vain");
+}
+
 /// A sender that waited too briefly says again, under another number, what was applied meanwhile. Without part 0 nobody
 /// can tell by the part alone; it would be kept until the next vector, and the rest of it asked for.
 #[test]
