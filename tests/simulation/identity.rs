@@ -63,6 +63,9 @@ pub struct Identity {
     words: BTreeMap<String, String>,
 }
 
+/// The files of `sites.d` of some day.
+pub struct Pins(BTreeMap<String, Pinned>);
+
 /// How long what a former key signed counts.
 const FORMER_KEYS: Duration = Duration::from_millis(30 * DAY as u64);
 
@@ -118,6 +121,15 @@ impl Identity {
     fn issue(&mut self, now: Timestamp) {
         let settled = own::settle_text(&self.own.print(), &self.key, &self.fields, now);
         self.own = settled.expect("a sound card").0;
+    }
+
+    /// What is pinned of the others: a copy of `sites.d`.
+    pub fn pins(&self) -> Pins {
+        Pins(self.pinned.clone())
+    }
+
+    pub fn put_back(&mut self, pins: Pins) {
+        self.pinned = pins.0;
     }
 
     /// `bridgehead site add`: the other's operator hands over the present card.

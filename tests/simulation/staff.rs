@@ -10,7 +10,7 @@ use bridgehead::directory::replica::{Replay, ReplayError};
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, HoldVerdict, holds};
 
-use super::identity::Told;
+use super::identity::{Identity, Pins, Told};
 use super::site::{Crash, Site};
 use super::workload::Workload;
 use super::world::{DAY, Happening, World};
@@ -36,7 +36,7 @@ pub enum Act {
     },
     /// The site is copied; the copy takes its place at this time.
     Backup(i64),
-    PutBack(Box<(MemoryStore, Workload)>),
+    PutBack(Box<(MemoryStore, Workload, Option<Pins>)>),
     /// A copy begins to live on beside the site.
     Copy,
     /// `key roll`.
@@ -75,10 +75,20 @@ impl World {
             }
             Act::Decide { always } => self.decide(n, always),
             Act::Backup(until) => {
-                let copy = Box::new((self.sites[n].store.clone(), self.sites[n].workload.clone()));
+                let site = &self.sites[n];
+                // Half of the copies are of the configuration, too. By a mailbox of then a site may never be reached.
+                let pins = site.identity.as_ref().filter(|_| self.knobs.moves == 0 && n % 2 == 1);
+                let copy = Box::new((site.store.clone(), site.workload.clone(), pins.map(Identity::pins)));
                 self.plan(until, Happening::Operate(n, Act::PutBack(copy)));
             }
-            Act::PutBack(copy) => self.restore(n, copy.0, copy.1),
+            Act::PutBack(copy) => {
+                let (store, workload, pins) = *copy;
+                if let (Some(identity), Some(pins)) = (&mut self.sites[n].identity, pins) {
+                    identity.put_back(pins);
+                    self.sites[n].configure();
+                }
+                self.restore(n, store, workload);
+            }
             Act::Copy => self.copy(n),
             Act::Roll => self.roll(n),
             Act::Move { served } => self.move_mailbox(n, served),
