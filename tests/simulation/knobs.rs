@@ -168,8 +168,8 @@ impl Knobs {
             knobs.busy = delay.1 * 2;
             knobs.restores = knobs.restores.min(1);
         }
-        // Two lives and lost data at one time are for their operators alone: who purges may delete what only he still has.
-        knobs.operators = if knobs.restores + knobs.clones > 0 { 0 } else { knobs.operators };
+        // Two lives at one time are for their operators alone, at the end.
+        knobs.operators = if knobs.clones > 0 { 0 } else { knobs.operators };
         // A copy reads mail that nobody repeats to the site itself, and nobody can ask for it.
         knobs.clones = if knobs.one_way { 0 } else { knobs.clones };
         // Whom nobody tells hears of no new card; two lives of one site have one key file, which only one of them renews.

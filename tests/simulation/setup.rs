@@ -195,7 +195,8 @@ impl World {
             _ if mute == Some(n) || mute == Some(m) => vec![Act::Sync],
             2 | 3 => vec![Act::Pause(m, true), Act::Pause(m, false)],
             4 => vec![Act::Detach { site: m, purge: false }, Act::Know(m)],
-            _ => vec![Act::Detach { site: m, purge: true }, Act::Know(m)],
+            // What a partner holds may be all that is left of what a master lost.
+            _ => vec![Act::Detach { site: m, purge: self.knobs.restores == 0 }, Act::Know(m)],
         };
         for (act, at) in acts.into_iter().zip([begin, end]) {
             self.plan(at, Happening::Operate(n, act));
