@@ -3,11 +3,14 @@
 //! PROMISES
 //!   The digest of a lineage names every end in it and their order, also of those that are forgotten. A master
 //!   signs it with each checkpoint, so whoever tells a lineage can leave out the oldest ends and nothing else.
+//!   Of two lives that were merged the ends of both are told together: who followed one of them leads those on who
+//!   followed the other.
 //!
 //! FORMAT
 //!   The digest of no ends is 32 zero octets; with one end more it is
 //!   `SHA-256("bridgehead lineage 1" 0x00 || digest before || invocation || USN, 8 octets || state digest)`.
-//!   In CBOR a lineage is `[0 digest of the ends that are left out, 1 [[position, state digest]]]`.
+//!   In CBOR a lineage is `[0 digest of the ends that are left out, 1 [[position, state digest]],
+//!   ?2 how many of the newest ends are told together]`.
 //!
 //! LIMITS
 //!   [`LINEAGE_MAX`] ends are remembered, [`LINEAGE_TOLD_MAX`] are told.
@@ -35,11 +38,15 @@ pub struct Lineage {
     before: Digest,
     #[n(1)]
     ends: Vec<(Position, Digest)>,
+    /// So many of the newest ends are of lives that were merged, and of what came since. Who stands at one of them need
+    /// not know the others. Nobody signs for it: a wrong number makes a transfer longer, or leaves a replica behind.
+    #[n(2)]
+    together: Option<u32>,
 }
 
 impl Default for Lineage {
     fn default() -> Lineage {
-        Lineage { before: Digest::EMPTY, ends: Vec::new() }
+        Lineage { before: Digest::EMPTY, ends: Vec::new(), together: None }
     }
 }
 
@@ -56,7 +63,14 @@ impl Lineage {
     /// The history goes on from here in another invocation.
     pub fn push(&mut self, end: Position, digest: Digest) {
         self.ends.push((end, digest));
+        let more = self.together.map(|ends| ends.saturating_add(1));
+        self.together = more.filter(|ends| *ends as usize <= LINEAGE_TOLD_MAX);
         self.forget(LINEAGE_MAX);
+    }
+
+    /// The ends after the first `common` are of two lives that were merged.
+    pub fn merged(&mut self, common: usize) {
+        self.together = u32::try_from(self.ends.len().saturating_sub(common)).ok();
     }
 
     /// Names every end, told or not.
@@ -78,17 +92,31 @@ impl Lineage {
     pub fn told_to(&self, position: Option<&Position>) -> Lineage {
         let first =
             position.and_then(|at| self.ends.iter().position(|(end, _)| end.invocation == at.invocation));
+        let together = self.together.map_or(0, |ends| ends as usize);
         let mut told = self.clone();
-        told.forget((self.ends.len() - first.unwrap_or(0)).min(LINEAGE_TOLD_MAX));
+        told.forget((self.ends.len() - first.unwrap_or(0)).max(together).min(LINEAGE_TOLD_MAX));
         told
     }
 
-    /// Goes on with what was told, if it goes on from here; else that takes its place.
+    /// Goes on with what was told from where that begins; if it does not begin here, it takes the place of all that was known.
     pub fn learn(&mut self, told: Lineage) {
-        if self.digest() == told.before {
-            told.ends.into_iter().for_each(|(end, digest)| self.push(end, digest));
-        } else if self.digest() != told.digest() {
-            *self = told;
+        if self.digest() == told.digest() && self.ends.len() >= told.ends.len() {
+            return;
+        }
+        let mut digest = self.before;
+        let digests = self.ends.iter().map(|end| {
+            digest = with_end(digest, end);
+            digest
+        });
+        let known = std::iter::once(self.before).chain(digests).position(|digest| digest == told.before);
+        match known {
+            Some(known) => {
+                self.ends.truncate(known);
+                self.ends.extend(told.ends);
+                self.together = told.together;
+                self.forget(LINEAGE_MAX);
+            }
+            None => *self = told,
         }
     }
 
@@ -167,6 +195,48 @@ mod tests {
         other.push(at(500, 1), Digest::EMPTY);
         other.learn(whole.told_to(None));
         assert_eq!(other, whole.told_to(None));
+    }
+
+    /// Two lives after the first end, 2 and 3 of the one and 4 of the other, which goes on as 5.
+    fn merged() -> Lineage {
+        let mut merged = lineage(1);
+        for (invocation, usn) in [(4, 12), (2, 20), (3, 30), (5, 31)] {
+            merged.push(at(invocation, usn), Digest([invocation as u8; 32]));
+        }
+        merged.merged(1);
+        merged
+    }
+
+    #[test]
+    fn whoever_followed_one_of_two_lives_can_lead_on_who_followed_the_other() {
+        let whole = merged();
+        for (invocation, usn) in [(1, 10), (2, 13), (3, 30), (4, 11), (5, 31)] {
+            let position = at(invocation, usn);
+            // Each stands where it followed one of them.
+            let mut known = if invocation == 4 { lineage(1) } else { lineage(invocation.min(3) as u8 - 1) };
+            known.learn(whole.told_to(Some(&position)));
+            assert_eq!(known.digest(), whole.digest());
+            assert!(whole.ends[1..].iter().all(|(end, _)| known.passes(end)), "{position}: {known:?}");
+            assert!(known.passes(&at(1, 10)) || invocation == 5, "what was known before stays: {known:?}");
+            // And tells it in its turn.
+            let mut next = Lineage::default();
+            next.learn(known.told_to(Some(&at(3, 30))));
+            assert!(next.passes(&at(4, 12)), "{next:?}");
+        }
+    }
+
+    #[test]
+    fn a_merge_is_told_until_that_would_be_too_much() {
+        let mut whole = merged();
+        for n in 0..100 {
+            assert!(whole.told_to(Some(&whole.ends[whole.ends.len() - 1].0)).ends.len() <= LINEAGE_TOLD_MAX);
+            whole.push(at(100 + n, 100 + n as u64), Digest::EMPTY);
+        }
+        assert_eq!(whole.told_to(Some(&at(199, 199))).ends.len(), 1);
+        let octets = minicbor::to_vec(merged()).unwrap();
+        assert_eq!(minicbor::decode::<Lineage>(&octets).unwrap(), merged());
+        // Without a merge nothing more is said.
+        assert_eq!(minicbor::to_vec(lineage(1)).unwrap()[0], 0x82);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use bridgehead::replication::engine::{BounceStatus, Event, Header, Input, Outcome};
 use bridgehead::replication::parts::TransferId;
+use bridgehead::replication::peer::Peer;
 use bridgehead::replication::wire::{KeyId, Message};
 
 use super::dice::Dice;
@@ -541,6 +542,14 @@ impl World {
             for record in bridgehead::directory::context::contexts(&site.store).expect("the store is sound") {
                 let (name, dn, position) = (&site.name, &record.dn, record.position);
                 held += &format!("{name} holds {dn} at {position}, {} entries\n", record.entries);
+            }
+        }
+        for site in &self.sites {
+            for partner in &site.whole.partners {
+                let peer = Peer::load(&site.store, &partner.site).expect("the store is sound");
+                for link in peer.iter().flat_map(|peer| &peer.links).filter(|link| !link.chain.is_empty()) {
+                    held += &format!("{} has for {} under way: {link:?}\n", site.name, partner.site);
+                }
             }
         }
         held += &format!("{:?}\n", self.observers.events);

@@ -132,11 +132,16 @@ impl Turn<'_> {
         let own = record.as_ref().and_then(point);
         if own == link.theirs {
             link.push_at = None;
-            link.ask_at = None;
-            link.asks = 0;
             link.told = false;
             link.refresh = false;
             link.by_file = link.by_file.filter(|_| link.theirs.is_none());
+            if link.wants_whole() {
+                // Until it came: the site takes us for one that holds nothing.
+                self.ask_soon(partner, link, first_wait);
+            } else {
+                link.ask_at = None;
+                link.asks = 0;
+            }
             return self.resolve_fork(&link.context);
         }
         if link.theirs.is_some() {

@@ -88,6 +88,11 @@ impl Turn<'_> {
         if message.answer_wanted && freshness != Freshness::Old {
             peer.answer_at = Some(self.now);
         }
+        if freshness == Freshness::Late && message.hello.as_ref().is_some_and(|hello| !hello.answer) {
+            // What it says of the site is not so any more; the question stays.
+            peer.hello_owed = true;
+            peer.answer_at = Some(self.now);
+        }
         if message.vector_wanted && freshness != Freshness::Old {
             peer.said.forget();
             peer.answer_at = Some(self.now);

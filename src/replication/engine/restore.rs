@@ -250,6 +250,7 @@ impl Turn<'_> {
         context::remove_context(self.tx, theirs.number)?;
 
         let mut own = record.clone();
+        let common = record.lineage.ends().iter().rposition(|end| manifest.lineage.ends().contains(end));
         for &(end, digest) in manifest.lineage.ends() {
             // Who stopped on the way to what was lost is led on, too.
             if !record.is_on_history(&end) {
@@ -258,6 +259,7 @@ impl Turn<'_> {
         }
         continue_from(&mut own.lineage, checkpoint.position, checkpoint.digest);
         continue_from(&mut own.lineage, record.position, record.digest);
+        own.lineage.merged(common.map_or(0, |last| last + 1));
         own.position.invocation = self.fresh_invocation(&record.position);
         own.position.usn = own.position.usn.max(checkpoint.position.usn);
         context::put_context(self.tx, &own)?;

@@ -127,6 +127,10 @@ impl Turn<'_> {
     /// Of our word for others, what the site did not say that it heard, as much as fits half a message. Who asked may
     /// have lost what it knew: an answer goes on with the rest, and not always with the same of it.
     pub(super) fn introductions(&self, partner: &Partner, peer: &Peer, answer: bool) -> Vec<String> {
+        if self.knows_another_key(peer) {
+            // Our word would not count there, and be taken for heard.
+            return Vec::new();
+        }
         let heard = |text: &&String| peer.heard_of.contains(&card_name(text));
         let (mut heard, mut texts): (Vec<&String>, Vec<&String>) =
             self.to_introduce(partner).partition(heard);

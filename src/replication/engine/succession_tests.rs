@@ -426,3 +426,37 @@ fn whoever_starts_says_hello_until_it_is_heard() {
     paris.hears(2, &hello("tokyo 1", Some(1)));
     assert!(hellos(&paris.wait(DAY)).is_empty());
 }
+
+/// Tokyo would refuse what the new key says of others, and yet say that it heard the message.
+#[test]
+fn what_is_told_of_others_waits_until_our_key_is_known() {
+    let mut paris = Paris::new();
+    let mut tx = paris.store.begin();
+    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
+    tx.commit();
+    let mut hub = config(2);
+    hub.partners[0].outbound = Passage::All;
+    hub.succession.introductions = vec![("kyoto".into(), "a word of the new key for kyoto".into())];
+    paris.engine = Engine::new(hub);
+    paris.tell(Input::Start);
+    let sent = paris.wait(DAY);
+    assert!(!hellos(&sent).is_empty() && !told_of_others(sent), "by the former key");
+    paris.hears(2, &hello("tokyo 1", Some(2)));
+    assert!(told_of_others(paris.wait(60_000)));
+}
+
+/// The other site may have been put back since, and wants to hear what it heard before.
+#[test]
+fn a_hello_that_was_overtaken_is_answered() {
+    let mut paris = Paris::new();
+    let answers = |sent: &[Sent]| {
+        let hellos = sent.iter().filter_map(|(message, _)| message.hello.as_ref());
+        hellos.filter(|hello| hello.answer).count()
+    };
+    paris.hears(9, &Hello { answer: true, ..hello("tokyo 1", Some(1)) });
+    assert_eq!(answers(&paris.wait(DAY)), 0);
+    paris.hears(8, &Hello { answer: true, ..hello("tokyo 1", Some(1)) });
+    assert_eq!(answers(&paris.wait(DAY)), 0, "an answer wants none");
+    paris.hears(7, &Hello { answer: false, ..hello("tokyo 1", Some(1)) });
+    assert_eq!(answers(&paris.wait(DAY)), 1);
+}
