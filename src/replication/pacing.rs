@@ -46,14 +46,19 @@ impl RoundTrip {
         }
     }
 
-    /// The timeout, back-off included.
-    pub fn timeout(&self, timing: &Timing) -> Millis {
+    /// After how long an answer is expected at the latest, from what was measured.
+    pub fn expected(&self, timing: &Timing) -> Millis {
         let first = match self.smoothed {
             None => millis(timing.retry_first),
             // What the peer may hold back for company is not the way's fault.
             Some(smoothed) => smoothed + 4 * self.variation + 2 * millis(timing.acknowledgement),
         };
-        let first = first.clamp(millis(timing.retry_min), millis(timing.retry_max));
+        first.clamp(millis(timing.retry_min), millis(timing.retry_max))
+    }
+
+    /// The same, doubled with each time that nothing came.
+    pub fn timeout(&self, timing: &Timing) -> Millis {
+        let first = self.expected(timing);
         first.saturating_mul(1 << self.backed_off.min(20)).min(millis(timing.retry_max))
     }
 

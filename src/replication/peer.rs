@@ -37,10 +37,13 @@ pub struct Peer {
     #[n(2)]
     #[cbor(default)]
     pub hellos: u32,
-    /// It asked who we are; the next message says so.
+    /// It asked who we are, in the message of this number, heard at this time; the next message says so.
     #[n(3)]
+    pub hello_owed: Option<(u64, Millis)>,
+    /// The number of its newest hello.
+    #[n(48)]
     #[cbor(default)]
-    pub hello_owed: bool,
+    pub hello_seq: u64,
     /// The largest part that it takes, by its own word.
     #[n(4)]
     pub takes_bytes_max: Option<u64>,
@@ -93,7 +96,7 @@ pub struct Peer {
     /// Which of our cards the site goes by, by its own word.
     #[n(40)]
     pub pinned: Option<Pinned>,
-    /// Our hello that told of other sites, until this one says that it heard it.
+    /// The first of our hellos that tell of other sites what `telling` says, until this one answers it or a later one.
     #[n(41)]
     pub told_seq: Option<u64>,
     /// What that one told, and what the site said before that it heard: the first octets of the hashes.
@@ -407,9 +410,10 @@ impl Peer {
         self.links.iter().any(|link| !link.chain.is_empty())
     }
 
-    /// When to say hello again to a site that heard so many in vain.
+    /// When to say hello again to a site that heard so many in vain: not before it can have answered.
     pub fn hello_again(&self, now: Millis, timing: &Timing) -> Millis {
-        let wait = millis(timing.retry_first).saturating_mul(1 << self.hellos.min(16));
+        let first = self.round_trip.expected(timing).max(millis(timing.retry_first));
+        let wait = first.saturating_mul(1 << self.hellos.min(16));
         now + wait.min(millis(timing.retry_max))
     }
 

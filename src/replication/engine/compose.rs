@@ -125,8 +125,9 @@ impl Turn<'_> {
         first.requests = requests;
         first.digests = digests;
         first.notices = std::mem::take(&mut peer.notices);
-        if std::mem::take(&mut peer.hello_owed) {
+        if let Some((seq, at)) = peer.hello_owed.take() {
             first.hello = Some(self.hello(partner, peer, true));
+            first.heard = Some(Heard { seq, held_ms: held_ms(at, self.now) });
         } else if peer.hello_at.is_some_and(|at| at <= self.now) {
             first.hello = Some(self.hello(partner, peer, false));
             peer.hellos += 1;
@@ -168,15 +169,14 @@ impl Turn<'_> {
         let heartbeat = peer.sent_at.is_none_or(|at| at + millis(self.config.timing.heartbeat) <= self.now);
         let timers = due(peer.answer_at) || due(peer.ask_again_at) || due(peer.hello_at);
         let timers = timers || due(peer.vector_at);
-        timers || heartbeat || peer.hello_owed || !peer.notices.is_empty()
+        timers || heartbeat || peer.hello_owed.is_some() || !peer.notices.is_empty()
     }
 
     fn mail(&mut self, partner: &Partner, peer: &mut Peer, mut message: Message) {
-        message.heard = peer
-            .window
-            .highest()
-            .zip(peer.heard_at)
-            .map(|(seq, at)| Heard { seq, held_ms: self.now.saturating_sub(at).max(0) as u64 });
+        let highest = peer.window.highest().zip(peer.heard_at);
+        let highest = highest.map(|(seq, at)| Heard { seq, held_ms: held_ms(at, self.now) });
+        // An answer names the hello that it answers.
+        message.heard = message.heard.or(highest);
         let mail = peer.next_seq(self.now);
         let asks = message.hello.as_ref().is_some_and(|hello| !hello.answer);
         if asks && !message.introductions.is_empty() {
@@ -340,4 +340,8 @@ fn pack(items: Vec<PartItem>, bare: &Message, limit: usize) -> Vec<Message> {
         messages.last_mut().expect("there is one").parts.push(item);
     }
     messages
+}
+
+fn held_ms(since: Millis, now: Millis) -> u64 {
+    now.saturating_sub(since).max(0) as u64
 }

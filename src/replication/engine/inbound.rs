@@ -2,7 +2,8 @@
 //!
 //! PROMISES
 //!   A repeated message has no effect. A message that was overtaken gives only what cannot go stale:
-//!   its parts and its wish for them; vectors, round trips and hellos count from the newest message alone.
+//!   its parts and its wish for them; vectors and round trips count from the newest message alone, hellos from
+//!   the newest hello.
 //!   So an old message, replayed, can cost a little mail, never state.
 
 use super::apply::Received;
@@ -50,15 +51,12 @@ impl Turn<'_> {
             if let Some(heard) = message.heard {
                 self.measure(&mut peer, heard);
             }
-            if let Some(hello) = &message.hello {
-                self.greeted(from, &mut peer, hello, message.heard);
-            } else {
+            if message.hello.is_none() {
                 self.heard_by_former_card(&mut peer);
             }
-            if !message.introductions.is_empty() {
-                let (by, introductions) = (from.to_owned(), message.introductions.clone());
-                self.outputs.push_back(Output::Introduced { by, introductions });
-            }
+        }
+        if freshness != Freshness::Old {
+            self.hear_hello(from, &mut peer, header.seq, &message);
         }
         let only_hello = message.is_only_hello();
         let carrier = Carrier { seq: header.seq, message_id: header.message_id, at: self.now };
@@ -88,11 +86,6 @@ impl Turn<'_> {
         if message.answer_wanted && freshness != Freshness::Old {
             peer.answer_at = Some(self.now);
         }
-        if freshness == Freshness::Late && message.hello.as_ref().is_some_and(|hello| !hello.answer) {
-            // What it says of the site is not so any more; the question stays.
-            peer.hello_owed = true;
-            peer.answer_at = Some(self.now);
-        }
         if message.vector_wanted && freshness != Freshness::Old {
             peer.said.forget();
             peer.answer_at = Some(self.now);
@@ -111,6 +104,25 @@ impl Turn<'_> {
             self.restate()?;
         }
         Ok(Outcome::Taken)
+    }
+
+    /// Heartbeats may overtake a hello, so what it says of the site counts unless a later one was heard; its question and
+    /// its word for others count in any case.
+    fn hear_hello(&mut self, from: &str, peer: &mut Peer, seq: u64, message: &Message) {
+        // What is in a file is older than mail that came since.
+        let Some(hello) = message.hello.as_ref().filter(|_| seq > 0) else { return };
+        if seq > peer.hello_seq {
+            peer.hello_seq = seq;
+            self.greeted(from, peer, hello, message.heard);
+        }
+        if !hello.answer {
+            peer.hello_owed = peer.hello_owed.max(Some((seq, self.now)));
+            peer.answer_at = Some(self.now);
+        }
+        if !message.introductions.is_empty() {
+            let (by, introductions) = (from.to_owned(), message.introductions.clone());
+            self.outputs.push_back(Output::Introduced { by, introductions });
+        }
     }
 
     fn refuse(&mut self, from: &str, refusal: Refusal, payload: &[u8]) -> Result<Outcome, StoreError> {

@@ -3,8 +3,8 @@
 //! PROMISES
 //!   A site is told of our new card until it says that it goes by it; until then what goes to it is signed by the
 //!   key that it knows. A site that missed several cards gets the way from any of them to the present one.
-//!   What we tell of others is told again until the site says that it heard that very message; what does not fit one
-//!   message goes with the next ones, each as soon as the site heard the one before.
+//!   What we tell of others is told again until the site answers a message that told it; what does not fit one
+//!   message goes with the next ones, each as soon as the one before was answered.
 //!   After our keys were renewed, every naming context of ours is stated again under the new key, so that
 //!   hubs need no word of the former one for long.
 //!   What a site tells of itself or of others changes nothing here: it goes out for the pinned cards to decide.
@@ -40,8 +40,10 @@ impl Turn<'_> {
         }
         peer.takes_bytes_max = Some(hello.part_bytes_max);
         peer.pinned = hello.pinned;
-        // What we told of others is in no other word of the site.
-        if of.map(|of| of.seq) == peer.told_seq && peer.told_seq.take().is_some() {
+        // An answer names our hello; no other word of the site says that it heard what we told of others.
+        let told = hello.answer && of.zip(peer.told_seq).is_some_and(|(of, told)| of.seq >= told);
+        if told {
+            peer.told_seq = None;
             let heard_of = std::mem::take(&mut peer.telling);
             peer.heard_of.extend(heard_of);
         }
@@ -61,7 +63,6 @@ impl Turn<'_> {
         } else {
             peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
         }
-        peer.hello_owed |= !hello.answer;
         // Either way it wants to know what we hold.
         peer.answer_at = Some(self.now);
     }
@@ -152,8 +153,11 @@ impl Turn<'_> {
     pub(super) fn tells(&self, partner: &Partner, peer: &mut Peer, mail: u64, introductions: &[String]) {
         let names: Vec<u64> = self.to_introduce(partner).map(|text| card_name(text)).collect();
         peer.heard_of.retain(|name| names.contains(name));
-        peer.told_seq = Some(mail);
-        peer.telling = introductions.iter().map(|text| card_name(text)).collect();
+        let telling: Vec<u64> = introductions.iter().map(|text| card_name(text)).collect();
+        if peer.told_seq.is_none() || peer.telling != telling {
+            peer.told_seq = Some(mail);
+            peer.telling = telling;
+        }
     }
 
     /// What we tell of ourselves and others changed with what came from `giver`: whoever has not heard it gets a hello. So

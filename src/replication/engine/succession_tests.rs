@@ -8,7 +8,7 @@ use crate::directory::change::Change;
 use crate::directory::commit::Commit;
 use crate::directory::context::{context_by_number, create_context};
 use crate::directory::memory::MemoryStore;
-use crate::directory::{Attributes, Dn};
+use crate::directory::{Attributes, Dn, Table, Write as _};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::engine::config::{FormerKey, KnownSite, PinnedCard};
 use crate::replication::engine::{
@@ -459,4 +459,22 @@ fn a_hello_that_was_overtaken_is_answered() {
     assert_eq!(answers(&paris.wait(DAY)), 0, "an answer wants none");
     paris.hears(7, &Hello { answer: false, ..hello("tokyo 1", Some(1)) });
     assert_eq!(answers(&paris.wait(DAY)), 1);
+}
+
+/// Where an answer takes days, a hello every few minutes would only cost mail.
+#[test]
+fn hello_waits_for_as_long_as_an_answer_takes() {
+    let hellos_a_day = |round_trip: Option<i64>| {
+        let mut paris = Paris::new();
+        let mut peer = Peer::load(&paris.store, "tokyo").unwrap().unwrap();
+        round_trip.into_iter().for_each(|measured| peer.round_trip.measure(measured));
+        let mut tx = paris.store.begin();
+        tx.put(Table::Peer, b"tokyo", &peer.encode()).unwrap();
+        tx.commit();
+        paris.engine = Engine::new(config(1));
+        paris.tell(Input::Start);
+        hellos(&paris.wait(DAY)).len()
+    };
+    assert!(hellos_a_day(None) > 5);
+    assert_eq!(hellos_a_day(Some(DAY / 2)), 1);
 }
