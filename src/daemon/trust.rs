@@ -95,11 +95,14 @@ pub fn told_by_us(engine: &mut EngineConfig, config: &Config, key: &SiteKey, own
             }
         }
     }
+    let issued = own.current().fields.issued;
+    let former_until = issued.saturating_add(config.replication.former_keys).unwrap_or(Timestamp::MAX);
     engine.card = own.text().to_owned();
     engine.succession = Succession {
         serial: own.current().fields.serial,
         former_cards: own.former_texts().map(str::to_owned).collect(),
         former_keys: key.former_signing(),
+        former_until: former_until.as_millisecond(),
         introductions,
         takes_bytes_max: own.current().fields.part_bytes_max,
     };

@@ -157,6 +157,7 @@ impl Identity {
             serial: self.own.current().fields.serial,
             former_cards: self.own.former_texts().map(str::to_owned).collect(),
             former_keys: self.key.former_signing(),
+            former_until: self.own.current().fields.issued.as_millisecond() + FORMER_KEYS.as_millis() as i64,
             introductions,
             takes_bytes_max: self.fields.part_bytes_max,
         };
@@ -243,9 +244,9 @@ impl Identity {
 
 /// After all became equal: every site goes by the present cards, and what it holds is signed by the present keys.
 pub fn problem(sites: &[Site], mute: Option<usize>) -> Option<String> {
-    // Whom nobody hears tells nobody, and whom nobody tells knows nothing.
+    // Whom nobody hears tells nobody.
     let heard = || sites.iter().enumerate().filter(|(n, _)| Some(*n) != mute).map(|(_, site)| site);
-    for site in heard() {
+    for site in sites {
         for other in heard().filter(|other| other.name != site.name) {
             let (Some(ours), Some(theirs)) = (&site.identity, &other.identity) else { continue };
             let own = other.own();

@@ -172,8 +172,8 @@ impl Knobs {
         knobs.operators = if knobs.clones > 0 { 0 } else { knobs.operators };
         // A copy reads mail that nobody repeats to the site itself, and nobody can ask for it.
         knobs.clones = if knobs.one_way { 0 } else { knobs.clones };
-        // Whom nobody tells hears of no new card; two lives of one site have one key file, which only one of them renews.
-        knobs.rolls = if knobs.one_way || knobs.clones > 0 { 0 } else { knobs.rolls };
+        // Two lives of one site have one key file, which only one of them renews.
+        knobs.rolls = if knobs.clones > 0 { 0 } else { knobs.rolls };
         knobs.moves = if knobs.clones > 0 { 0 } else { knobs.moves };
         // The site that comes late and the one that nobody hears are both the last.
         knobs.late &= sites > 2 && !knobs.one_way;

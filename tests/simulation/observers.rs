@@ -291,6 +291,11 @@ impl Observers {
         }
     }
 
+    /// With its connection a site forgets what it spent on it.
+    pub fn detached(&mut self, from: &str, to: &str) {
+        self.spent.retain(|(sender, receiver, _), _| sender != from || receiver != to);
+    }
+
     /// Its operator gives up what this store holds of others.
     pub fn gives_up(&mut self, n: usize, context: &str) {
         self.given_up.insert((n, context.to_owned()));

@@ -254,3 +254,20 @@ fn mail_that_is_too_large_is_cut_smaller_on_a_link_in_one_direction() {
     assert!(world.run(world.now + HOUR, there), "well before everything is repeated");
     assert!(world.observers.events["PartsHalved"] <= 6, "{:?}", world.observers.events);
 }
+
+/// F19: nobody says on such a link by which key the site goes.
+#[test]
+fn keys_are_renewed_on_a_link_in_one_direction() {
+    let mut world = two_equal_sites(|knobs| (knobs.one_way, knobs.rolls) = (true, 1));
+    for _ in 0..2 {
+        world.operate(0, Act::Roll);
+        world.work(0, 0);
+        assert!(world.run(world.now + HOUR, World::equal), "without anybody's word");
+    }
+    // Once nobody can know the former keys only, nothing is said under them.
+    world.run(world.now + 40 * DAY, |_| false);
+    world.mails.clear();
+    world.run(world.now + 8 * DAY, |_| false);
+    let mails = world.mails.iter().filter(|(_, to, _)| *to == 1).count();
+    assert!(mails <= 34, "{mails} mails in eight days: four heartbeats a day, and hello once or twice");
+}

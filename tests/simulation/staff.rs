@@ -131,6 +131,7 @@ impl World {
         let site = self.sites[m].name.clone();
         self.note(|name| format!("{} detaches {}", name(n), name(m)));
         self.input(n, Input::Detach { site: site.clone(), dry_run: false }, Crash::No);
+        self.observers.detached(&self.sites[n].name, &site);
         self.sites[n].unknown.insert(site.clone());
         self.sites[n].configure();
         self.input(n, Input::Start, Crash::No);

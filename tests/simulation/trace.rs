@@ -7,6 +7,10 @@ use bridgehead::replication::wire::Message;
 /// A message in the trace.
 pub fn said(mail: u64, message: &Message) -> String {
     let hello = message.hello.as_ref().map_or(String::new(), |hello| format!(" hello({})", hello.answer));
+    let of_others = match message.introductions.len() {
+        0 => String::new(),
+        sites => format!(" introduces {sites}"),
+    };
     let parts: String = message.parts.iter().map(|item| part(&item.part)).collect();
     let asks = message.requests.iter().map(|r| format!(" asks {:?}{:?}", r.base.map(|b| b.usn), r.missing));
     let asks: String = asks.collect();
@@ -16,7 +20,7 @@ pub fn said(mail: u64, message: &Message) -> String {
     };
     let whole = if message.vector_wanted { " whole?" } else { "" };
     format!(
-        "#{}{hello}{told}{whole}{parts}{asks}{}",
+        "#{}{hello}{of_others}{told}{whole}{parts}{asks}{}",
         mail % 1_000_000,
         if message.answer_wanted { " ?" } else { "" }
     )

@@ -179,7 +179,7 @@ impl Turn<'_> {
         message.heard = message.heard.or(highest);
         let mail = peer.next_seq(self.now);
         let asks = message.hello.as_ref().is_some_and(|hello| !hello.answer);
-        if asks && !message.introductions.is_empty() {
+        if asks {
             self.tells(partner, peer, mail, &message.introductions);
         }
         peer.sent_at = Some(self.now);

@@ -1,9 +1,13 @@
 //! Links on which nothing ever comes back: data diodes, sites that only receive.
 //!
 //! PROMISES
-//!   The sending side needs no hello, believes that what it sent has arrived, and repeats a full load of each
-//!   naming context every [`Timing::repeat`](super::Timing), so that a loss heals by itself. The
-//!   receiving side is an ordinary one whose schedule is `never`.
+//!   The sending side waits for no hello, believes that what it sent has arrived, and repeats a full load of each
+//!   naming context every [`Timing::repeat`](super::Timing), so that a loss heals by itself. As often, and whenever
+//!   it starts, it says who it is, under each key that the site may know. The receiving side is an ordinary one whose
+//!   schedule is `never`.
+//!
+//! BUGS
+//!   Of the sites behind us it introduces as many as fit one message.
 
 use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
@@ -19,7 +23,7 @@ impl Turn<'_> {
             return;
         }
         peer.answered = true;
-        peer.hello_at = None;
+        peer.hello_at = peer.hello_at.or(Some(self.now));
         let repeat = millis(self.config.timing.repeat);
         let sent = |record: &&ContextRecord| self.sends(partner, record) && point(record).is_some();
         let sent: Vec<&ContextRecord> = self.contexts.iter().filter(sent).collect();
@@ -38,6 +42,21 @@ impl Turn<'_> {
                 link.push_at = sooner(link.push_at, self.now + millis(self.config.timing.batching));
             }
         }
+    }
+
+    /// Nobody will say which of our keys the site knows, so it is greeted under each that may still count.
+    pub(super) fn greet_one_way(&mut self, partner: &Partner, peer: &mut Peer) {
+        if !partner.one_way || peer.hello_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        let succession = &self.config.succession;
+        let former = if self.now < succession.former_until { succession.former_keys.len() } else { 0 };
+        for key in 0..=former as u32 {
+            peer.hellos = key + 1;
+            self.compose_hello(partner, peer);
+        }
+        peer.hellos = 0;
+        peer.hello_at = Some(self.now + millis(self.config.timing.repeat));
     }
 
     /// What left has arrived, as far as anybody will ever know.

@@ -139,6 +139,7 @@ impl Turn<'_> {
             self.chain(partner, peer, link)?;
         }
         peer.links = links;
+        self.greet_one_way(partner, peer);
         self.compose(partner, peer)?;
         self.settle_one_way(partner, peer)
     }
@@ -168,11 +169,7 @@ impl Turn<'_> {
         let small = link.chain.iter().all(|flight| flight.parts == 1);
         if link.chain.len() > 1 && small {
             // One transfer over the whole chain is no larger than the chain.
-            for flight in link.chain.drain(..) {
-                Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
-            }
-            link.push_at = Some(self.now);
-            return Ok(());
+            return self.cut_again(partner, link);
         }
         let first = &mut link.chain[0];
         first.again = vec![(0, first.next.clamp(1, PROBE_PARTS) - 1)];
@@ -222,6 +219,17 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// What is on its way is given up, for what takes its place at once.
+    fn cut_again(&mut self, partner: &Partner, link: &mut Link) -> Result<(), StoreError> {
+        for flight in link.chain.drain(..) {
+            Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+            // It may have been asked for by whom we offer nothing, and who asks only now and then.
+            link.owed = true;
+        }
+        link.push_at = sooner(link.push_at, self.now);
+        Ok(())
+    }
+
     /// Mail of this size does not pass: smaller parts from now on, and what was cut is cut again.
     pub(super) fn halve_parts(
         &mut self,
@@ -237,14 +245,13 @@ impl Turn<'_> {
         peer.halved_seq = peer.sent_seq;
         peer.passes_bytes_max = Some(limit);
         self.event(Event::PartsHalved { site: partner.site.clone(), part_bytes_max: limit });
-        for link in &mut peer.links {
-            for flight in link.chain.drain(..) {
-                Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
-            }
-            link.push_at = sooner(link.push_at, self.now);
+        let mut links = std::mem::take(&mut peer.links);
+        for link in &mut links {
+            self.cut_again(partner, link)?;
             // Nobody will say what did not arrive.
             link.repeat_at = link.repeat_at.map(|_| self.now);
         }
+        peer.links = links;
         Ok(())
     }
 }

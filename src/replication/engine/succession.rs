@@ -154,6 +154,11 @@ impl Turn<'_> {
         let names: Vec<u64> = self.to_introduce(partner).map(|text| card_name(text)).collect();
         peer.heard_of.retain(|name| names.contains(name));
         let telling: Vec<u64> = introductions.iter().map(|text| card_name(text)).collect();
+        if telling.is_empty() {
+            // Its answer says nothing of what an earlier one told.
+            peer.told_seq = None;
+            return;
+        }
         if peer.told_seq.is_none() || peer.telling != telling {
             peer.told_seq = Some(mail);
             peer.telling = telling;

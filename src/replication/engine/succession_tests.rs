@@ -151,6 +151,7 @@ fn config(serial: u64) -> EngineConfig {
             serial,
             former_cards: renewed.then(|| "paris 1".to_owned()).into_iter().collect(),
             former_keys: renewed.then(|| key(1).verifying_key()).into_iter().collect(),
+            former_until: i64::MAX,
             introductions: Vec::new(),
             takes_bytes_max: 1 << 20,
         },
@@ -477,4 +478,38 @@ fn hello_waits_for_as_long_as_an_answer_takes() {
     };
     assert!(hellos_a_day(None) > 5);
     assert_eq!(hellos_a_day(Some(DAY / 2)), 1);
+}
+
+/// Each hello is answered for what it told, not for what one before it told.
+#[test]
+fn a_hello_that_tells_of_nobody_is_no_word_on_what_was_told_before() {
+    let mut paris = Paris::new();
+    let mut tx = paris.store.begin();
+    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
+    tx.commit();
+    let mut hub = config(2);
+    hub.partners[0].outbound = Passage::All;
+    hub.succession.introductions = vec![("kyoto".into(), "a word of the new key for kyoto".into())];
+    // Nothing is known of what Tokyo goes by: it is told, and that is lost.
+    let mut peer = Peer::load(&paris.store, "tokyo").unwrap().unwrap();
+    peer.pinned = None;
+    let mut tx = paris.store.begin();
+    tx.put(Table::Peer, b"tokyo", &peer.encode()).unwrap();
+    tx.commit();
+    paris.engine = Engine::new(hub);
+    paris.tell(Input::Start);
+    assert!(told_of_others(paris.wait(60_000)));
+    // It goes by the former key, so it is told nothing more; then it answers that hello, by the new key.
+    paris.hears(2, &hello("tokyo 1", Some(1)));
+    let sent = paris.wait(DAY);
+    let asked = hellos(&sent).len();
+    assert!(asked > 0 && !told_of_others(sent));
+    let mut message = Message::new(vec![wanted()]);
+    message.hello = Some(Hello { answer: true, ..hello("tokyo 1", Some(2)) });
+    let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().sent_seq;
+    message.heard = Some(Heard { seq, held_ms: 0 });
+    let time = Timestamp::from_millisecond(paris.now).unwrap();
+    let header = Header { seq: START as u64 + 3, time, message_id: None };
+    paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    assert!(told_of_others(paris.wait(60_000)));
 }
