@@ -183,6 +183,8 @@ impl Turn<'_> {
                 });
             }
         } else if record.is_on_history(&position) {
+            // All that it has is behind us. Whoever takes us for one that holds nothing does not see what it lost.
+            link.ask_full = false;
             self.push_soon(partner, record, link, 0);
         } else if record.master == self.config.site {
             return self.lost(partner, record, theirs, link);

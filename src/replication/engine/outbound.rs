@@ -186,7 +186,9 @@ impl Turn<'_> {
             return Ok(());
         }
         let Some(record) = self.context(&link.context).cloned() else { return Ok(()) };
-        let behind = link.head() != point(&record) && point(&record).is_some();
+        // Who holds something else at our very position is repaired when it asks for that.
+        let head = link.head().map(|(position, _)| position);
+        let behind = point(&record).is_some_and(|(position, _)| head != Some(position));
         let owed = std::mem::take(&mut link.owed);
         if !behind || !link.wanted || !(self.sends(partner, &record) || owed) {
             return Ok(());

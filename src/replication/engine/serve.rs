@@ -54,9 +54,10 @@ impl Turn<'_> {
                 let base = request.base.zip(request.base_digest);
                 // All of it left and a later message arrived, but nothing of it is of use there: the site stood further on
                 // before it asked for everything.
+                // Where mail takes weeks no repetition is ever the last that arrived, so what is small is cut anew.
                 let old = |flight: &Flight| {
-                    let left = flight.next == flight.parts && flight.seq <= echoed;
-                    base.is_none() && left && Some(flight.target) != point(&record)
+                    let left = flight.next == flight.parts && (flight.seq <= echoed || flight.parts == 1);
+                    (base.is_none() || flight.astray) && left && Some(flight.target) != point(&record)
                 };
                 match link.chain.iter_mut().find(|flight| flight.base == base) {
                     Some(flight) if coming(flight) || flight.next == 0 => {}
