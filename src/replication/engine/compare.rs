@@ -254,18 +254,12 @@ impl Turn<'_> {
     /// Naming contexts in which the site and we differ.
     pub(super) fn behind(&self, partner: &Partner, peer: &Peer) -> usize {
         let differs = |link: &&Link| {
+            let record = self.context(&link.context);
             link.wanted
-                && self.passes(partner, &link.context)
-                && link.theirs != self.context(&link.context).and_then(point).filter(|_| !link.wants_whole())
+                && self.has_place(partner, record, &link.context)
+                && link.theirs != record.and_then(point).filter(|_| !link.wants_whole())
         };
         peer.links.iter().filter(differs).count()
-    }
-
-    /// Whether the naming context has a place in our vector for the site.
-    fn passes(&self, partner: &Partner, context: &str) -> bool {
-        let record = self.context(context);
-        record.is_some_and(|record| record.master == partner.site || self.sends(partner, record))
-            || self.takes(partner, context)
     }
 }
 

@@ -84,6 +84,17 @@ impl Engine {
         &self.config
     }
 
+    /// A turn on everything that the engine has, and when each site is due, for the turn's end.
+    fn begin<'t>(
+        &'t mut self,
+        tx: &'t mut dyn Write,
+        now: Timestamp,
+    ) -> Result<(Turn<'t>, &'t mut BTreeMap<String, Millis>), StoreError> {
+        let Engine { config, masters, outputs, renewed, records, due } = self;
+        let turn = Turn::begin(config, masters, outputs, renewed, records, tx, now.as_millisecond())?;
+        Ok((turn, due))
+    }
+
     /// Takes one input at the time `now`, writing what must be remembered into `tx`.
     ///
     /// # Errors
@@ -94,16 +105,7 @@ impl Engine {
         now: Timestamp,
         input: Input,
     ) -> Result<Outcome, StoreError> {
-        let now = now.as_millisecond();
-        let mut turn = Turn::begin(
-            &self.config,
-            &self.masters,
-            &mut self.outputs,
-            &mut self.renewed,
-            &mut self.records,
-            tx,
-            now,
-        )?;
+        let (mut turn, due) = self.begin(tx, now)?;
         let mut outcome = Outcome::Taken;
         match input {
             Input::Start => turn.start()?,
@@ -132,8 +134,8 @@ impl Engine {
             Input::Sync { site } => turn.ask_all(site.as_deref())?,
             Input::Verify { site } => turn.verify_with(site.as_deref())?,
         }
-        turn.speak_where_due(&self.due)?;
-        turn.end(&mut self.due)?;
+        turn.speak_where_due(due)?;
+        turn.end(due)?;
         Ok(outcome)
     }
 
@@ -147,18 +149,9 @@ impl Engine {
         now: Timestamp,
         site: &str,
     ) -> Result<Vec<bundle::Bundled>, StoreError> {
-        let now = now.as_millisecond();
-        let mut turn = Turn::begin(
-            &self.config,
-            &self.masters,
-            &mut self.outputs,
-            &mut self.renewed,
-            &mut self.records,
-            tx,
-            now,
-        )?;
+        let (mut turn, due) = self.begin(tx, now)?;
         let messages = turn.bundle(site)?;
-        turn.end(&mut self.due)?;
+        turn.end(due)?;
         Ok(messages)
     }
 

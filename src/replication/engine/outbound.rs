@@ -222,7 +222,7 @@ impl Turn<'_> {
     }
 
     /// What is on its way is given up, for what takes its place at once.
-    fn cut_again(&mut self, partner: &Partner, link: &mut Link) -> Result<(), StoreError> {
+    pub(super) fn cut_again(&mut self, partner: &Partner, link: &mut Link) -> Result<(), StoreError> {
         for flight in link.chain.drain(..) {
             Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
             // It may have been asked for by whom we offer nothing, and who asks only now and then.

@@ -9,7 +9,6 @@
 use super::config::{Partner, Passage};
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
-use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Flight, Peer};
 use crate::replication::wire::Request;
 
@@ -62,11 +61,8 @@ impl Turn<'_> {
                 match link.chain.iter_mut().find(|flight| flight.base == base) {
                     Some(flight) if coming(flight) || flight.next == 0 => {}
                     Some(flight) if old(flight) => {
-                        for flight in link.chain.drain(..) {
-                            Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
-                        }
+                        self.cut_again(partner, link)?;
                         link.owed = owed;
-                        link.push_at = sooner(link.push_at, now);
                     }
                     // Of a large one, part 0; the site then names what else is missing.
                     Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),

@@ -66,8 +66,19 @@ impl Paris {
 
     /// As after `key roll`.
     fn renew(&mut self) {
-        self.engine = Engine::new(config(2));
+        self.starts(config(2));
+    }
+
+    fn starts(&mut self, config: EngineConfig) {
+        self.engine = Engine::new(config);
         self.tell(Input::Start);
+    }
+
+    /// A message of Tokyo, the one of this number.
+    fn receives(&mut self, number: u64, message: &Message) -> Outcome {
+        let time = Timestamp::from_millisecond(self.now).unwrap();
+        let header = Header { seq: START as u64 + number, time, message_id: None };
+        self.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() })
     }
 
     fn tell(&mut self, input: Input) -> Outcome {
@@ -92,9 +103,7 @@ impl Paris {
     fn hears(&mut self, number: u64, hello: &Hello) -> (Outcome, Vec<Vec<String>>) {
         let mut message = Message::new(vec![wanted()]);
         message.hello = Some(hello.clone());
-        let time = Timestamp::from_millisecond(self.now).unwrap();
-        let header = Header { seq: START as u64 + number, time, message_id: None };
-        let outcome = self.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+        let outcome = self.receives(number, &message);
         let mut cards = Vec::new();
         // Mail waits for `wait`.
         let mut kept = Vec::new();
@@ -132,6 +141,14 @@ impl Paris {
         });
         mails.collect()
     }
+}
+
+/// It passes on what others master, and says these words for Kyoto.
+fn hub(serial: u64, words: &[&str]) -> EngineConfig {
+    let mut hub = config(serial);
+    hub.partners[0].outbound = Passage::All;
+    hub.succession.introductions = words.iter().map(|&word| ("kyoto".into(), word.into())).collect();
+    hub
 }
 
 fn config(serial: u64) -> EngineConfig {
@@ -289,11 +306,21 @@ fn what_had_not_been_signed_when_the_store_was_copied_is_stated_anew() {
 impl Paris {
     /// It passes on what Kyoto masters, and has a word for it.
     fn becomes_a_hub(&mut self) {
-        let mut hub = config(1);
-        hub.partners[0].outbound = Passage::All;
-        hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
-        self.engine = Engine::new(hub);
-        self.tell(Input::Start);
+        self.starts(hub(1, &["a word for kyoto"]));
+    }
+
+    /// A naming context that Kyoto masters.
+    fn holds_kyoto(&mut self) {
+        let mut tx = self.store.begin();
+        create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
+        tx.commit();
+    }
+
+    /// What is remembered of Tokyo is this.
+    fn keeps(&mut self, peer: &Peer) {
+        let mut tx = self.store.begin();
+        tx.put(Table::Peer, b"tokyo", &peer.encode()).unwrap();
+        tx.commit();
     }
 }
 
@@ -307,9 +334,7 @@ fn what_changed_before_the_first_answer_is_told_after_it() {
     let mut paris = Paris::alone();
     paris.becomes_a_hub();
     assert!(!told_of_others(paris.wait(60_000)), "nothing of kyoto is held");
-    let mut tx = paris.store.begin();
-    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
-    tx.commit();
+    paris.holds_kyoto();
     paris.hears(2, &hello("tokyo 1", Some(1)));
     assert!(told_of_others(paris.wait(60_000)));
 }
@@ -317,9 +342,7 @@ fn what_changed_before_the_first_answer_is_told_after_it() {
 #[test]
 fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     let mut paris = Paris::new();
-    let mut tx = paris.store.begin();
-    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
-    tx.commit();
+    paris.holds_kyoto();
     paris.becomes_a_hub();
     assert!(told_of_others(paris.wait(60_000)));
 
@@ -330,9 +353,7 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     let mut message = Message::new(vec![wanted()]);
     message.hello = Some(hello("tokyo 1", Some(1)));
     message.heard = Some(Heard { seq, held_ms: 0 });
-    let time = Timestamp::from_millisecond(paris.now).unwrap();
-    let header = Header { seq: START as u64 + 3, time, message_id: None };
-    paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    paris.receives(3, &message);
     assert!(!told_of_others(paris.wait(30 * DAY)), "heard");
 }
 
@@ -358,24 +379,20 @@ fn kyotos(seed: u8) -> Vec<PartItem> {
 #[test]
 fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
     let mut paris = Paris::new();
-    let mut hub = config(1);
-    (hub.partners[0].outbound, hub.partners[0].inbound) = (Passage::All, Passage::All);
-    hub.succession.introductions = vec![("kyoto".into(), "a word for kyoto".into())];
+    let mut hub = hub(1, &["a word for kyoto"]);
+    hub.partners[0].inbound = Passage::All;
     let former = vec![FormerKey { key: key(8).verifying_key(), until: i64::MAX }];
     let card = Some(PinnedCard { serial: 2, text: "kyoto 2".into(), former: Vec::new() });
     let contexts = vec!["ou=kyoto,o=Example".into()];
     hub.known.push(KnownSite { site: "kyoto".into(), key: key(9).verifying_key(), contexts, former, card });
-    paris.engine = Engine::new(hub);
-    paris.tell(Input::Start);
+    paris.starts(hub);
     paris.wait(DAY);
     paris.hears(2, &hello("tokyo 1", Some(1)));
     assert!(hellos(&paris.wait(DAY)).is_empty(), "there is nothing to tell");
 
     let mut message = Message::new(vec![wanted()]);
     message.parts = kyotos(8);
-    let time = Timestamp::from_millisecond(paris.now).unwrap();
-    let header = Header { seq: START as u64 + 3, time, message_id: None };
-    paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    paris.receives(3, &message);
     assert!(context_by_number(&paris.store, 2).unwrap().is_some(), "it is taken");
     let sent = paris.wait(60_000);
     assert_eq!(hellos(&sent)[0].0.introductions, ["a word for kyoto"]);
@@ -384,16 +401,11 @@ fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
 #[test]
 fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
     let mut paris = Paris::new();
-    let mut tx = paris.store.begin();
-    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
-    tx.commit();
-    let mut hub = config(1);
-    hub.partners[0].outbound = Passage::All;
-    hub.partners[0].part_bytes_max = 16 << 10;
+    paris.holds_kyoto();
     let words: Vec<String> = (0..12).map(|n| format!("{n:02000}")).collect();
-    hub.succession.introductions = words.iter().map(|word| ("kyoto".into(), word.clone())).collect();
-    paris.engine = Engine::new(hub);
-    paris.tell(Input::Start);
+    let mut hub = hub(1, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    hub.partners[0].part_bytes_max = 16 << 10;
+    paris.starts(hub);
     let mut told: Vec<String> = Vec::new();
     for number in 2..6 {
         let sent = paris.wait(60_000);
@@ -404,9 +416,7 @@ fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
         message.hello = Some(hello("tokyo 1", Some(1)));
         let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq;
         message.heard = seq.map(|seq| Heard { seq, held_ms: 0 });
-        let time = Timestamp::from_millisecond(paris.now).unwrap();
-        let header = Header { seq: START as u64 + number, time, message_id: None };
-        paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+        paris.receives(number, &message);
     }
     assert_eq!(told, words, "each of them once");
     // Who asks may have lost what it heard.
@@ -420,8 +430,7 @@ fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
 fn whoever_starts_says_hello_until_it_is_heard() {
     let mut paris = Paris::new();
     assert!(hellos(&paris.wait(DAY)).is_empty());
-    paris.engine = Engine::new(config(1));
-    paris.tell(Input::Start);
+    paris.starts(config(1));
     assert_eq!(hellos(&paris.wait(60_000)).len(), 1);
     assert!(!hellos(&paris.wait(DAY)).is_empty());
     paris.hears(2, &hello("tokyo 1", Some(1)));
@@ -432,14 +441,9 @@ fn whoever_starts_says_hello_until_it_is_heard() {
 #[test]
 fn what_is_told_of_others_waits_until_our_key_is_known() {
     let mut paris = Paris::new();
-    let mut tx = paris.store.begin();
-    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
-    tx.commit();
-    let mut hub = config(2);
-    hub.partners[0].outbound = Passage::All;
-    hub.succession.introductions = vec![("kyoto".into(), "a word of the new key for kyoto".into())];
-    paris.engine = Engine::new(hub);
-    paris.tell(Input::Start);
+    paris.holds_kyoto();
+    let hub = hub(2, &["a word of the new key for kyoto"]);
+    paris.starts(hub);
     let sent = paris.wait(DAY);
     assert!(!hellos(&sent).is_empty() && !told_of_others(sent), "by the former key");
     paris.hears(2, &hello("tokyo 1", Some(2)));
@@ -469,11 +473,8 @@ fn hello_waits_for_as_long_as_an_answer_takes() {
         let mut paris = Paris::new();
         let mut peer = Peer::load(&paris.store, "tokyo").unwrap().unwrap();
         round_trip.into_iter().for_each(|measured| peer.round_trip.measure(measured));
-        let mut tx = paris.store.begin();
-        tx.put(Table::Peer, b"tokyo", &peer.encode()).unwrap();
-        tx.commit();
-        paris.engine = Engine::new(config(1));
-        paris.tell(Input::Start);
+        paris.keeps(&peer);
+        paris.starts(config(1));
         hellos(&paris.wait(DAY)).len()
     };
     assert!(hellos_a_day(None) > 5);
@@ -484,20 +485,13 @@ fn hello_waits_for_as_long_as_an_answer_takes() {
 #[test]
 fn a_hello_that_tells_of_nobody_is_no_word_on_what_was_told_before() {
     let mut paris = Paris::new();
-    let mut tx = paris.store.begin();
-    create_context(&mut tx, &Dn::parse("ou=kyoto,o=Example").unwrap(), "kyoto", Uuid::nil()).unwrap();
-    tx.commit();
-    let mut hub = config(2);
-    hub.partners[0].outbound = Passage::All;
-    hub.succession.introductions = vec![("kyoto".into(), "a word of the new key for kyoto".into())];
+    paris.holds_kyoto();
+    let hub = hub(2, &["a word of the new key for kyoto"]);
     // Nothing is known of what Tokyo goes by: it is told, and that is lost.
     let mut peer = Peer::load(&paris.store, "tokyo").unwrap().unwrap();
     peer.pinned = None;
-    let mut tx = paris.store.begin();
-    tx.put(Table::Peer, b"tokyo", &peer.encode()).unwrap();
-    tx.commit();
-    paris.engine = Engine::new(hub);
-    paris.tell(Input::Start);
+    paris.keeps(&peer);
+    paris.starts(hub);
     assert!(told_of_others(paris.wait(60_000)));
     // It goes by the former key, so it is told nothing more; then it answers that hello, by the new key.
     paris.hears(2, &hello("tokyo 1", Some(1)));
@@ -508,8 +502,6 @@ fn a_hello_that_tells_of_nobody_is_no_word_on_what_was_told_before() {
     message.hello = Some(Hello { answer: true, ..hello("tokyo 1", Some(2)) });
     let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().sent_seq;
     message.heard = Some(Heard { seq, held_ms: 0 });
-    let time = Timestamp::from_millisecond(paris.now).unwrap();
-    let header = Header { seq: START as u64 + 3, time, message_id: None };
-    paris.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    paris.receives(3, &message);
     assert!(told_of_others(paris.wait(60_000)));
 }

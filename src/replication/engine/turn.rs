@@ -165,6 +165,12 @@ impl<'t> Turn<'t> {
         !ours && trusted && lets
     }
 
+    /// Whether a naming context has a place in our vector for the site; its record, if there is one, and its name.
+    pub(super) fn has_place(&self, partner: &Partner, record: Option<&ContextRecord>, name: &str) -> bool {
+        record.is_some_and(|record| record.master == partner.site || self.sends(partner, record))
+            || self.takes(partner, name)
+    }
+
     /// Where we stand with every naming context that may pass between us and this site.
     pub(super) fn vector(&self, partner: &Partner, peer: &Peer) -> Vec<VectorItem> {
         let standing = |name: &str| match () {
@@ -176,7 +182,7 @@ impl<'t> Turn<'t> {
         let (mut items, mut listed) = (Vec::new(), HashSet::new());
         for record in &self.contexts {
             let name = record.dn.to_string();
-            if record.master == partner.site || self.sends(partner, record) || self.takes(partner, &name) {
+            if self.has_place(partner, Some(record), &name) {
                 let wrong =
                     peer.links.iter().any(|link| link.wants_whole() && same_context(&link.context, &name));
                 let point = point(record).filter(|_| !wrong);
