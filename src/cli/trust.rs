@@ -111,16 +111,15 @@ pub fn decide(name: &str, approve: bool, file: &Path) -> Result<u8, Failure> {
     let offered = offered.ok_or_else(none)?;
     let refused = || format!("the card of {name} is refused");
     if approve {
+        let cards: Vec<&str> = own::each(&offered.cards).collect();
         match config.partners.iter().find(|partner| partner.card.name() == name) {
             Some(known) => {
-                let cards: Vec<&str> = own::each(&offered.cards).collect();
                 let pinned = trust::told(&config, known, &cards, Word::Others).or_fail(DATA, refused)?;
                 trust::pin(&config, known, &pinned).or_fail(DATA, refused)?;
                 println!("The new card of {name} is pinned.");
             }
             None => {
-                let text = own::each(&offered.cards).last().unwrap_or_default();
-                trust::accept(&config, &offered.card, text, &offered.by).or_fail(DATA, refused)?;
+                trust::accept(&config, &cards, &offered.by).or_fail(DATA, refused)?;
                 println!("{name} is known as the master of {}.", offered.card.fields.contexts.join(" and "));
                 println!("No mail goes to it; `exchange = true` in its file would change that.");
             }

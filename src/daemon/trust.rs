@@ -132,10 +132,24 @@ fn consider(daemon: &Daemon, told: Told) {
             }
         }
         Told::Introductions { by, introductions } => {
+            let refused = |error: TrustError| {
+                warn!(event = "introduction-refused", by, %error, "a site that was introduced is not taken");
+            };
+            // What is told of one site belongs together: the cards and the way from one to the next.
+            let mut sites: Vec<(String, Vec<String>)> = Vec::new();
             for text in introductions {
-                if let Err(error) = introduced(daemon, &by, &text) {
-                    warn!(event = "introduction-refused", by, %error, "a site that was introduced is not taken");
+                match introduction(&daemon.config(), &by, &text) {
+                    Ok(Some(read)) => match sites.iter_mut().find(|(name, _)| name == read.card.name()) {
+                        Some((_, cards)) => cards.push(read.card_text),
+                        None => sites.push((read.card.name().to_owned(), vec![read.card_text])),
+                    },
+                    Ok(None) => return,
+                    Err(error) => refused(error),
                 }
+            }
+            for (_, cards) in sites {
+                let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
+                introduced(daemon, &by, &cards).unwrap_or_else(refused);
             }
         }
     }
@@ -158,7 +172,7 @@ fn succeed(
     if pinned.card == known.card {
         pin(config, partner, &pinned)?;
         let cards = pinned.former.len();
-        info!(event = "former-cards-kept", site, cards, "the site told how others get to its present card");
+        info!(event = "former-cards-kept", site, cards, "others can get to its present card by these");
         reload(daemon);
         return Ok(());
     }
@@ -273,27 +287,35 @@ fn sound(config: &Config, mut others: Vec<PartnerConfig>, new: PartnerConfig) ->
     }
 }
 
-fn introduced(daemon: &Daemon, by: &str, text: &str) -> Result<(), TrustError> {
-    let config = daemon.config();
+/// A partner's word for another site. None: it is no partner any more.
+fn introduction(config: &Config, by: &str, text: &str) -> Result<Option<Introduction>, TrustError> {
     let Some(introducer) = config.partners.iter().find(|partner| partner.card.name() == by) else {
-        return Ok(());
+        return Ok(None);
     };
     let read = Introduction::parse_verified(text, |name| (name == by).then(|| introducer.card.clone()))?;
     if read.introducer != by {
         return Err(TrustError::NotItsWord { by: by.to_owned(), introducer: read.introducer });
     }
-    let (card, card_text) = (read.card, read.card_text);
-    if card.name() == config.site.name {
+    if read.card.name() == config.site.name {
         return Err(TrustError::Clash("it is this site's own name".to_owned()));
     }
-    if let Some(known) = config.partners.iter().find(|partner| partner.card.name() == card.name()) {
-        return succeed(daemon, &config, known, &[&card_text], Word::Others);
+    Ok(Some(read))
+}
+
+/// Cards of one site were introduced, oldest first; each is sound by itself.
+fn introduced(daemon: &Daemon, by: &str, cards: &[&str]) -> Result<(), TrustError> {
+    let config = daemon.config();
+    let partner = |name: &str| config.partners.iter().find(|partner| partner.card.name() == name);
+    let Some(introducer) = partner(by) else { return Ok(()) };
+    let card = Card::parse_verified(cards.last().unwrap_or(&""))?;
+    if let Some(known) = partner(card.name()) {
+        return succeed(daemon, &config, known, cards, Word::Others);
     }
     match introducer.introductions {
         Policy::Off => Ok(()),
-        Policy::Ask => offer(&config, &card, &[&card_text], by),
+        Policy::Ask => offer(&config, &card, cards, by),
         Policy::Accept => {
-            accept(&config, &card, &card_text, by)?;
+            let card = accept(&config, cards, by)?;
             info!(
                 event = "site-introduced",
                 site = card.name(),
@@ -307,13 +329,19 @@ fn introduced(daemon: &Daemon, by: &str, text: &str) -> Result<(), TrustError> {
     }
 }
 
-/// Writes the file of a site that was introduced.
-pub fn accept(config: &Config, card: &Card, card_text: &str, by: &str) -> Result<(), TrustError> {
-    let path = config.site.sites.join(format!("{}.toml", card.name()));
-    let text = partner::print_introduced(card_text, by);
+/// Writes the file of a site that was introduced by these cards, oldest first; the last is pinned, the others are the way
+/// to it.
+pub fn accept(config: &Config, cards: &[&str], by: &str) -> Result<Card, TrustError> {
+    let last = *cards.last().unwrap_or(&"");
+    let pinned = Pinned::new(Card::parse_verified(last)?, last.to_owned());
+    let pinned = pinned.told(cards, Word::Others, Timestamp::now(), config.replication.former_keys)?;
+    let path = config.site.sites.join(format!("{}.toml", pinned.card.name()));
+    let unread = || TrustError::Clash(format!("{} cannot be written", path.display()));
+    let text = partner::print_pinned(&partner::print_introduced(last, by), &pinned).ok_or_else(unread)?;
     let new = partner::parse(&path, &text).map_err(|problems| TrustError::Clash(problems.to_string()))?;
     sound(config, config.partners.clone(), new)?;
-    own::write(&path, &text).map_err(|source| TrustError::File { path, source })
+    own::write(&path, &text).map_err(|source| TrustError::File { path, source })?;
+    Ok(pinned.card)
 }
 
 /// A card waits for the operator, with those by which one gets there.

@@ -4,8 +4,9 @@
 //!   The present card is replaced only by cards that its key signed or endorsed, one after the other, with later serials.
 //!   A key that is replaced goes on to count for a stated time, for mail that is under way. Its card stays beyond that:
 //!   who missed some cards and hears of this site by us alone needs each of them.
-//!   Of cards before those that we know we hear from the site itself, under a key that is pinned; nobody else can
-//!   tell us of one. They count from the day on which they were replaced, not from the day we hear of them.
+//!   Of cards before those that we know we hear from the site itself, under a key that is pinned: their keys count from
+//!   the day on which they were replaced, not from the day we hear of them. From others we take such a card, if what is
+//!   pinned succeeds it, for the way alone: its key counts for nothing.
 //!
 //! LIMITS
 //!   [`FORMER_MAX`] former cards, the newest; of one key the newest card.
@@ -19,6 +20,9 @@ use super::keys::FORMER_PAIRS_MAX;
 
 /// Former cards that are kept: as many as a site keeps of its own.
 pub const FORMER_MAX: usize = FORMER_PAIRS_MAX;
+
+/// The end of the time in which a key counts that never did.
+pub const NEVER: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What is pinned of one site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,17 +76,19 @@ impl Pinned {
             line.push(FormerCard { card: next.card, text: next.text, until });
             (next.card, next.text) = (Card::parse_verified(text)?, text.to_owned());
         }
-        if word == Word::Own {
-            line.extend(before(&card, cards, until, keep));
-        }
+        line.extend(before(&card, cards).into_iter().map(|(card, text, replaced)| {
+            let until = match word {
+                Word::Own => replaced.saturating_add(keep).unwrap_or(Timestamp::MAX).min(until),
+                Word::Others => NEVER,
+            };
+            FormerCard { card, text: text.to_owned(), until }
+        }));
         // By serial, and what was known before what is told again.
         line.sort_by_key(|former| former.card.fields.serial);
         for former in line {
             let of_that_key = next.former.iter().position(|one| one.card.public == former.card.public);
-            let until = match of_that_key {
-                Some(at) => next.former.remove(at).until,
-                None => former.until,
-            };
+            let known = of_that_key.map(|at| next.former.remove(at).until).filter(|until| *until != NEVER);
+            let until = known.unwrap_or(former.until);
             if former.card.public != next.card.public {
                 next.former.push(FormerCard { until, ..former });
             }
@@ -93,9 +99,8 @@ impl Pinned {
     }
 }
 
-/// Of the cards those that lead to `last`, which is the last of them. Each counts for as long as if we had known it when it
-/// was replaced.
-fn before(last: &Card, cards: &[&str], until: Timestamp, keep: Duration) -> Vec<FormerCard> {
+/// Of the cards those that lead to `last`, which is the last of them; and when each was replaced.
+fn before<'a>(last: &Card, cards: &[&'a str]) -> Vec<(Card, &'a str, Timestamp)> {
     let mut line = Vec::new();
     let mut next = match cards.split_last() {
         Some((text, _)) if Card::parse_verified(text).is_ok_and(|card| card == *last) => {
@@ -108,8 +113,7 @@ fn before(last: &Card, cards: &[&str], until: Timestamp, keep: Duration) -> Vec<
         if card.succeeded_by(next.1).is_err() {
             break;
         }
-        let replaced = next.0.fields.issued.saturating_add(keep).unwrap_or(Timestamp::MAX);
-        line.push(FormerCard { card: card.clone(), text: (*text).to_owned(), until: replaced.min(until) });
+        line.push((card.clone(), *text, next.0.fields.issued));
         next = (card, *text);
     }
     line.reverse();
@@ -175,12 +179,19 @@ mod tests {
         let next = late.told(&all(&cards[2]), Word::Own, at(10), 30 * DAY).unwrap();
         let expected = [(cards[0].current(), at(31)), (cards[1].current(), at(32))];
         assert_eq!(former(&next), expected, "since it was replaced, not since we hear of it");
-        // Nobody else's word brings a key that counts.
-        assert_eq!(late.told(&all(&cards[2]), Word::Others, at(10), 30 * DAY).unwrap(), late);
+        // Nobody else's word brings a key that counts, but the way.
+        let way = late.told(&all(&cards[2]), Word::Others, at(10), 30 * DAY).unwrap();
+        assert_eq!(former(&way), [(cards[0].current(), NEVER), (cards[1].current(), NEVER)]);
+        assert_eq!(way.told(&all(&cards[2]), Word::Others, at(11), 30 * DAY).unwrap(), way);
+        // The site's own word lets them count after all; what counts goes on to count whoever tells of it later.
+        assert_eq!(way.told(&all(&cards[2]), Word::Own, at(10), 30 * DAY).unwrap(), next);
+        assert_eq!(next.told(&all(&cards[2]), Word::Others, at(11), 30 * DAY).unwrap(), next);
         // Nor does a card that does not lead to the pinned one.
         let stranger = settle_text("", &key(7), &fields("alpha"), at(0)).unwrap().0;
         let told = [stranger.text(), cards[2].text()];
-        assert_eq!(late.told(&told, Word::Own, at(10), 30 * DAY).unwrap(), late);
+        for word in [Word::Own, Word::Others] {
+            assert_eq!(late.told(&told, word, at(10), 30 * DAY).unwrap(), late);
+        }
         // Nor one that comes with an older message.
         assert_eq!(late.told(&all(&cards[1]), Word::Own, at(10), 30 * DAY).unwrap(), late);
     }
