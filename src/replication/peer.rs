@@ -358,6 +358,16 @@ impl Peer {
         Peer::decode(&bytes, site).map(Some)
     }
 
+    /// Every site of which something is on record, connected or not.
+    pub fn all_sites(read: &dyn Read) -> Result<Vec<String>, StoreError> {
+        let mut sites = Vec::new();
+        read.scan(Table::Peer, &[], &[0xff], &mut |key, _| {
+            sites.push(String::from_utf8_lossy(key).into_owned());
+            true
+        })?;
+        Ok(sites)
+    }
+
     /// Reads the record of this site.
     pub fn decode(octets: &[u8], site: &str) -> Result<Peer, StoreError> {
         minicbor::decode(octets)

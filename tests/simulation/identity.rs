@@ -118,6 +118,18 @@ impl Identity {
         self.issue(now);
     }
 
+    /// Another `name`, under which nobody has its card yet.
+    pub fn rename(&mut self, name: String, now: Timestamp) {
+        self.fields.name = name;
+        self.words.clear();
+        self.issue(now);
+    }
+
+    /// `bridgehead site detach`.
+    pub fn forget(&mut self, other: &str) {
+        self.pinned.remove(other);
+    }
+
     fn issue(&mut self, now: Timestamp) {
         let settled = own::settle_text(&self.own.print(), &self.key, &self.fields, now);
         self.own = settled.expect("a sound card").0;
@@ -190,14 +202,21 @@ impl Identity {
                 self.succeed(site, &cards, Word::Own, now)
             }
             Told::Introductions { by, introductions } => {
-                let mut any = false;
+                let Some(introducer) = self.pinned.get(by).map(|pinned| pinned.card.clone()) else {
+                    return false;
+                };
+                let lookup = |name: &str| (name == by).then(|| introducer.clone());
+                let mut sites: BTreeMap<String, Vec<String>> = BTreeMap::new();
                 for text in introductions {
-                    let Some(introducer) = self.pinned.get(by) else { continue };
-                    let lookup = |name: &str| (name == by).then(|| introducer.card.clone());
                     let Ok(read) = Introduction::parse_verified(text, lookup) else { continue };
                     if read.introducer == *by {
-                        any |= self.succeed(read.card.name(), &[&read.card_text], Word::Others, now);
+                        sites.entry(read.card.name().to_owned()).or_default().push(read.card_text);
                     }
+                }
+                let mut any = false;
+                for (site, cards) in sites {
+                    let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
+                    any |= self.succeed(&site, &cards, Word::Others, now);
                 }
                 any
             }

@@ -39,6 +39,8 @@ pub struct Knobs {
     /// Sites that renew their keys, and that move to another mailbox.
     pub rolls: u64,
     pub moves: u64,
+    /// Sites that get another name.
+    pub renames: u64,
     /// The last site comes later, and the others learn of it one by one.
     pub late: bool,
     /// Site 0 alters, replays, withholds and forges.
@@ -97,6 +99,7 @@ impl Knobs {
             operators: 0,
             rolls: 0,
             moves: 0,
+            renames: 0,
             late: false,
             malicious: false,
             resizes: 0,
@@ -177,6 +180,9 @@ impl Knobs {
         knobs.moves = if knobs.clones > 0 { 0 } else { knobs.moves };
         // The site that comes late and the one that nobody hears are both the last.
         knobs.late &= sites > 2 && !knobs.one_way;
+        // One name at a time: a copy would have the former one, and who is not there or not heard cannot be told.
+        let told = !knobs.late && !knobs.one_way && knobs.clones == 0;
+        knobs.renames = u64::from(told && seed % 23 == 7);
         knobs
     }
 }

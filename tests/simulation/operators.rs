@@ -4,6 +4,7 @@ use bridgehead::directory::{Table, Write};
 use bridgehead::replication::engine::hold::{HoldVerdict, holds};
 use bridgehead::replication::engine::quarantine::{kept, payload};
 use bridgehead::replication::engine::{Header, Input};
+use bridgehead::replication::peer::Peer;
 use bridgehead::replication::status::status;
 
 use super::cases::{names, two_equal_sites};
@@ -231,6 +232,23 @@ fn verify_replaces_what_does_not_have_its_digest() {
     assert_eq!(world.observers.audit(&world.sites[1]), None);
     assert!(world.equal());
     assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
+/// A site whose file was taken away by hand is forgotten with all that was under way.
+#[test]
+fn who_is_not_configured_any_more_leaves_nothing() {
+    let mut world = two_equal_sites(|_| {});
+    world.knobs.loss = 100;
+    world.work(0, 0);
+    world.run(world.now + 10_000, |_| false);
+    assert!(world.observers.leftovers(&world.sites).is_some(), "the change is on its way");
+    world.sites[0].unknown.insert("s1".into());
+    world.sites[0].configure();
+    world.input(0, Input::Start, Crash::No);
+    assert_eq!(world.observers.count("Detached"), 1);
+    assert_eq!(world.observers.leftovers(&world.sites), None);
+    assert_eq!(Peer::all_sites(&world.sites[0].store).unwrap(), Vec::<String>::new());
+    assert_eq!(Peer::all_sites(&world.sites[1].store).unwrap(), ["s0"]);
 }
 
 /// On a link in one direction nothing is due for a naming context that is not there any more.

@@ -106,6 +106,38 @@ fn everything_is_what_there_is_now_and_not_what_was_under_way() {
     assert!(world.run(world.now + DAY, satisfied), "it got everything");
 }
 
+/// Whoever asked for everything takes what it holds for nothing until that came, however equal it seems: it asks on.
+#[test]
+fn everything_is_asked_for_until_it_came() {
+    let mut world = two_equal_sites(|_| {});
+    let context = "ou=s0,o=Example";
+    world.traffic.lawless = true;
+    world.knobs.loss = 100;
+    let mut hub = peer(&world, 1, "s0");
+    let link = hub.link(context);
+    let (position, digest) = link.theirs.expect("both are equal");
+    (link.ask_full, link.ask_at) = (true, Some(world.now));
+    let mut tx = world.sites[1].store.begin();
+    tx.put(Table::Peer, b"s0", &hub.encode()).unwrap();
+    tx.commit();
+    world.sites[1].restart();
+    world.input(1, Input::Start, Crash::No);
+    world.run(world.now + 10_000, |_| false);
+    let asked = world.observers.count("Requested");
+    assert!(asked > 0, "and nothing of it arrives");
+    let equal = VectorItem {
+        context: context.into(),
+        position: Some(position),
+        digest: Some(digest),
+        standing: Standing::Follows,
+    };
+    let header = world.sites[0].header(world.now, world.now as u64);
+    let payload = Message::new(vec![equal]).encode();
+    world.input(1, Input::Received { from: "s0".into(), header, payload }, Crash::No);
+    world.run(world.now + 2 * DAY, |_| false);
+    assert!(world.observers.count("Requested") > asked, "it asks on");
+}
+
 /// A hub that was put back to an earlier day is asked by a site that is ahead of it, and sends what it has.
 #[test]
 fn a_site_ahead_of_its_hub_gets_what_follows_once_the_hub_knows_more() {

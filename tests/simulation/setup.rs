@@ -129,6 +129,9 @@ impl World {
                 self.plan(START + at, Happening::Operate(n, Act::Decide { always: false }));
             }
         }
+        for _ in 0..self.knobs.renames {
+            self.plan_rename();
+        }
     }
 
     /// Keys that are renewed, mailboxes that move.
@@ -147,7 +150,7 @@ impl World {
     }
 
     /// Some time of the busy days after `from`.
-    fn moment(&mut self, from: i64) -> i64 {
+    pub fn moment(&mut self, from: i64) -> i64 {
         self.dice.between(from, self.knobs.busy)
     }
 

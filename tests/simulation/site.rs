@@ -20,6 +20,8 @@ pub struct Site {
     pub config: EngineConfig,
     /// As it is when every site knows every other.
     pub whole: EngineConfig,
+    /// What it was called before.
+    pub former_names: Vec<String>,
     /// Sites that it does not know yet, or not any more.
     pub unknown: BTreeSet<String>,
     pub store: MemoryStore,
@@ -82,6 +84,7 @@ impl Site {
             engine: Engine::new(config.clone()),
             whole: config.clone(),
             config,
+            former_names: Vec::new(),
             unknown: BTreeSet::new(),
             store,
             skew,

@@ -45,6 +45,8 @@ pub enum Act {
     Move {
         served: i64,
     },
+    /// It gets another name.
+    Rename,
     /// Looks at cards that a site told.
     Consider(Told),
 }
@@ -76,8 +78,9 @@ impl World {
             Act::Decide { always } => self.decide(n, always),
             Act::Backup(until) => {
                 let site = &self.sites[n];
-                // Half of the copies are of the configuration, too. By a mailbox of then a site may never be reached.
-                let pins = site.identity.as_ref().filter(|_| self.knobs.moves == 0 && n % 2 == 1);
+                // Half of the copies are of the configuration, too. By a mailbox or a name of then a site may never be reached.
+                let keeps = self.knobs.moves + self.knobs.renames == 0;
+                let pins = site.identity.as_ref().filter(|_| keeps && n % 2 == 1);
                 let copy = Box::new((site.store.clone(), site.workload.clone(), pins.map(Identity::pins)));
                 self.plan(until, Happening::Operate(n, Act::PutBack(copy)));
             }
@@ -92,6 +95,7 @@ impl World {
             Act::Copy => self.copy(n),
             Act::Roll => self.roll(n),
             Act::Move { served } => self.move_mailbox(n, served),
+            Act::Rename => self.rename(n),
             Act::Consider(told) => {
                 let now = self.sites[n].clock(self.now).as_millisecond();
                 let identity = self.sites[n].identity.as_mut();
@@ -127,7 +131,7 @@ impl World {
     }
 
     /// The connection is forgotten, then the configuration stops to name the site.
-    fn detach(&mut self, n: usize, m: usize, purge: bool) {
+    pub fn detach(&mut self, n: usize, m: usize, purge: bool) {
         let site = self.sites[m].name.clone();
         self.note(|name| format!("{} detaches {}", name(n), name(m)));
         self.input(n, Input::Detach { site: site.clone(), dry_run: false }, Crash::No);
@@ -144,7 +148,8 @@ impl World {
         let site = self.sites[m].name.clone();
         if self.sites[n].unknown.remove(&site) {
             self.note(|name| format!("{} knows {}", name(n), name(m)));
-            let card = self.sites[m].identity.clone();
+            let (known, card) = (self.sites[m].as_known(), self.sites[m].identity.clone());
+            self.sites[n].learn(known);
             if let (Some(ours), Some(theirs)) = (&mut self.sites[n].identity, card) {
                 ours.add(&theirs);
             }
@@ -243,6 +248,7 @@ impl World {
         self.traffic.lawless = true;
         let site = &mut self.sites[n];
         (site.store, site.workload, site.restored) = (store, workload, true);
+        site.adopt();
         site.restart();
         self.observers.restored(n, &self.sites[n]);
         self.observers.may_restate(n);

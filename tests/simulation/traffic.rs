@@ -52,7 +52,7 @@ impl Traffic {
         }
         let wakes = [knobs.crash, knobs.restores, knobs.clones, knobs.malicious as u64, knobs.refuse];
         let wakes = wakes.iter().any(|knob| *knob > 0) || knobs.disk_full > 0 || knobs.operators > 0;
-        let wakes = wakes || knobs.rolls + knobs.moves > 0;
+        let wakes = wakes || knobs.rolls + knobs.moves + knobs.renames > 0;
         let hours = ((now - silence.since) / HOUR) as u64;
         // Timers that double from seconds to two days, one for parts and one for each naming context asked for.
         let most = 60 + hours / 2 + 20 * knobs.sites as u64 + 4 * silence.fresh;
@@ -65,7 +65,7 @@ impl Traffic {
     /// Who told that it holds something gets what changed, unless it asks for everything.
     fn whole(&mut self, from: usize, to: usize, message: &Message, knobs: &Knobs) -> Option<String> {
         let lawless = self.lawless
-            || knobs.restores + knobs.clones + knobs.operators > 0
+            || knobs.restores + knobs.clones + knobs.operators + knobs.renames > 0
             || knobs.malicious
             || knobs.one_way;
         for item in message.parts.iter().filter(|_| !lawless) {

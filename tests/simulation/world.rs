@@ -24,6 +24,8 @@ pub struct Letter {
     /// The site that it claims to come from: a copy of a site writes in its name.
     pub from: usize,
     pub to: usize,
+    /// What both were called when it left.
+    pub names: Rc<(String, String)>,
     pub mail: u64,
     pub header: Header,
     pub payload: Rc<Vec<u8>>,
@@ -242,7 +244,7 @@ impl World {
             Happening::Work(_) => {}
             Happening::Operate(n, act) => self.operate(n, act),
             Happening::Bounce(letter, status) => {
-                let to = self.sites[letter.to].name.clone();
+                let to = letter.names.1.clone();
                 let (enhanced, text) = match status {
                     BounceStatus::TooLarge => ("5.3.4".into(), "message too big for system".into()),
                     BounceStatus::Delayed => ("4.4.1".into(), "still trying".into()),
@@ -252,7 +254,7 @@ impl World {
                 self.input(letter.from, input, Crash::No);
             }
             Happening::Refuse(letter) => {
-                let to = self.sites[letter.to].name.clone();
+                let to = letter.names.1.clone();
                 let reply = self.refusal.unwrap_or(*self.dice.pick(&[421, 450, 452, 550, 554]));
                 let (enhanced, text) = (String::new(), "not now".into());
                 let input = Input::SendFailed { to, mail: letter.mail, reply, enhanced, text };
@@ -306,7 +308,7 @@ impl World {
             self.plan(self.now + 1000, Happening::Bounce(letter, BounceStatus::Failed));
             return;
         }
-        let from = self.sites[letter.from].name.clone();
+        let from = letter.names.0.clone();
         if self.is_stopped(n, &from, &letter) {
             return;
         }
@@ -338,9 +340,13 @@ impl World {
 
     /// What is sealed, signed or addressed as nobody goes by any more does not reach the engine.
     fn is_stopped(&mut self, n: usize, from: &str, letter: &Letter) -> bool {
-        let (Some(cover), Some(identity)) = (&letter.cover, &self.sites[n].identity) else { return false };
         let clock = self.sites[n].clock(self.now).as_millisecond();
-        let Err(stop) = identity.takes(from, cover, self.now, clock) else { return false };
+        let stop = match (&letter.cover, &self.sites[n].identity) {
+            _ if letter.names.1 != self.sites[n].name => Some(Stop::Unproved("for another site")),
+            (Some(cover), Some(identity)) => identity.takes(from, cover, self.now, clock).err(),
+            _ => None,
+        };
+        let Some(stop) = stop else { return false };
         self.note(|site| format!("    #{} is stopped at {}: {stop:?}", letter.mail % 1_000_000, site(n)));
         if let Stop::Unproved(reason) = stop {
             let (from, bytes) = (format!("{from}+b@example"), letter.payload.len() as u64);
@@ -414,6 +420,7 @@ impl World {
         let header = self.sites[from].header(self.now, mail);
         let cover =
             self.sites[from].identity.as_ref().map(|identity| identity.cover(&self.sites[to].name, signer));
+        let names = Rc::new((self.sites[from].name.clone(), self.sites[to].name.clone()));
         let from = self.real(from);
         let problem = problem.or_else(|| self.traffic.posted(self.now, (from, to), &message, &self.knobs));
         if let Some(problem) = problem {
@@ -439,7 +446,7 @@ impl World {
         }
         self.bytes += payload.len() as u64;
         self.posted_at.push(self.now);
-        let letter = Letter { from, to, mail, header, payload: Rc::new(payload), cover };
+        let letter = Letter { from, to, names, mail, header, payload: Rc::new(payload), cover };
         self.send(letter, unlucky);
     }
 

@@ -3,7 +3,8 @@
 //! PROMISES
 //!   Each step can be looked at before it is taken (`dry_run`) and only the last one deletes anything:
 //!   pause stops the mail, detach forgets the connection and keeps the data, purge deletes the naming
-//!   contexts that the site masters, which no other site's data can be part of.
+//!   contexts that the site masters, which no other site's data can be part of. A start detaches whom the configuration
+//!   does not name.
 
 use super::Event;
 use super::config::same_context;
@@ -11,7 +12,7 @@ use super::turn::{Turn, point};
 use crate::directory::context::remove_context;
 use crate::directory::{StoreError, Table};
 use crate::replication::parts::{Assembly, Outgoing};
-use crate::replication::peer::Link;
+use crate::replication::peer::{Link, Peer};
 
 impl Turn<'_> {
     pub(super) fn pause(&mut self, site: &str, paused: bool) -> Result<(), StoreError> {
@@ -90,6 +91,17 @@ impl Turn<'_> {
             self.tx.delete(Table::Peer, site.as_bytes())?;
         }
         self.event(Event::Detached { site: site.to_owned(), transfers, dry_run });
+        Ok(())
+    }
+
+    /// Forgets connections to sites that the configuration does not name: a site's file was taken away by hand, or the
+    /// store was put back to a day on which there was a connection.
+    pub(super) fn detach_strangers(&mut self) -> Result<(), StoreError> {
+        for site in Peer::all_sites(self.tx.as_read())? {
+            if self.config.partner(&site).is_none() {
+                self.detach(&site, false)?;
+            }
+        }
         Ok(())
     }
 

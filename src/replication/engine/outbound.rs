@@ -22,6 +22,7 @@ impl Turn<'_> {
     pub(super) fn start(&mut self) -> Result<(), StoreError> {
         self.rename_masters()?;
         self.restate()?;
+        self.detach_strangers()?;
         self.each_other_partner(None, |turn, partner, peer| {
             // A card that changed is told until it is heard. And either of us may have been put back to an earlier day
             // together with the cards that it pinned, or stopped before it pinned what it was told.
