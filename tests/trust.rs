@@ -437,9 +437,30 @@ fn a_hub_introduces_and_the_operator_decides() {
 
 #[test]
 fn introductions_are_taken_or_left_by_policy() {
-    let accepting = star("introduce-accept", "accept");
+    let mut accepting = star("introduce-accept", "accept");
     await_true("tokyo to hold what paris masters", SOON, || holds_paris(&accepting));
     await_log(&accepting.tokyo, "site-introduced");
+
+    // Somebody who never knew the former card takes it for the way alone, for those behind him.
+    let before = own_card(&accepting.paris);
+    accepting.paris.ok(&["key", "roll"]);
+    await_pinned(&accepting.hub, &accepting.paris);
+    await_pinned(&accepting.tokyo, &accepting.paris);
+    accepting.tokyo.stop();
+    accepting.hub.stop();
+    let file = accepting.tokyo.directory.join("sites.d/paris.toml");
+    fs::remove_file(&file).unwrap();
+    accepting.hub.start();
+    accepting.tokyo.start();
+    await_true("paris to be introduced anew", SOON, || file.exists());
+    let table: toml::Table = toml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let pinned = Card::parse_verified(table["card"].as_str().unwrap()).unwrap();
+    assert_eq!(pinned.public, own_card(&accepting.paris).public);
+    let former = Card::parse_verified(table["former"][0].as_str().unwrap()).unwrap();
+    assert_eq!(former.public, before.public);
+    assert_eq!(table["former_until"][0].as_str(), Some("1970-01-01T00:00:00Z"), "its key never counted");
+    add_device(&accepting.paris, "newest");
+    await_true("tokyo to hold what is new", SOON, || holds_paris(&accepting));
 
     let mut off = star("introduce-off", "off");
     off.hub.sync(SOON);

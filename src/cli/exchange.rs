@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::failure::{Failure, IO, NO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::{directory, site};
@@ -20,16 +20,22 @@ use crate::replication::status::{self, PartnerStatus, Status};
 /// How often a waiting command looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How long `status` tells of a store that failed.
+const FAILED_SHOWN: SignedDuration = SignedDuration::from_hours(24);
+
 pub fn status(json: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
     let status = read(&config)?;
-    let daemon = if json { measured(&config)? } else { None };
+    let (stopped, daemon) = measured(&config)?;
     let waits = waits(&config)?;
     let whole = Whole { status, waits, daemon };
-    // Whoever may not speak to the daemon is told nothing about it.
-    let stopped = matches!(conversation::connect(&config.site.control_socket()), Ok(None));
     show(json, &whole, |out| {
-        print(&whole.status, stopped, out)?;
+        writeln!(out, "Site {}", whole.status.site)?;
+        if stopped {
+            writeln!(out, "The daemon does not run: nothing is sent or taken until `bridgehead run`.")?;
+        }
+        whole.store_failed(Timestamp::now(), out)?;
+        print(&whole.status, out)?;
         whole.waits.print(out)
     })?;
     Ok(OK)
@@ -61,6 +67,28 @@ struct Whole {
     status: Status,
     waits: Waits,
     daemon: Option<serde_json::Value>,
+}
+
+impl Whole {
+    /// What the store could not keep within a day. Small mail may pass while large mail does not, so no success ends this.
+    fn store_failed(&self, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+        let replication = self.daemon.as_ref().map(|daemon| &daemon["replication"]);
+        let Some(replication) = replication.filter(|replication| !replication["store_failed"].is_null())
+        else {
+            return Ok(());
+        };
+        let text = |name: &str| replication["store_failed"][name].as_str().unwrap_or_default();
+        let at = text("at").parse::<Timestamp>().unwrap_or(now);
+        if now.duration_since(at) > FAILED_SHOWN {
+            return Ok(());
+        }
+        let (times, failure) = (&replication["store_failures"], text("failure"));
+        writeln!(out, "The store failed, {times} times since the start, the last time at {at}: {failure}")?;
+        writeln!(
+            out,
+            "  next: see to the disk, if that was not done; what was not kept is sent again by itself"
+        )
+    }
 }
 
 /// What waits for a person.
@@ -103,14 +131,19 @@ impl Waits {
     }
 }
 
-fn measured(config: &Config) -> Result<Option<serde_json::Value>, Failure> {
-    let socket = config.site.control_socket();
-    // Whoever may read the store but not speak to the daemon still sees what the store says.
-    let Ok(Some(daemon)) = conversation::connect(&socket) else { return Ok(None) };
+/// Whether the daemon stands still, and what it measured. Whoever may read the store but not speak to the daemon is told
+/// nothing about it.
+fn measured(config: &Config) -> Result<(bool, Option<serde_json::Value>), Failure> {
+    let daemon = match conversation::connect(&config.site.control_socket()) {
+        Ok(Some(daemon)) => daemon,
+        Ok(None) => return Ok((true, None)),
+        Err(_) => return Ok((false, None)),
+    };
     let mut answer = Vec::new();
     let asked = daemon.ask(&Operation::Measured, None, &mut answer, &mut io::stderr());
     asked.or_fail(IO, || "the daemon".to_owned())?;
-    serde_json::from_slice(&answer).map(Some).or_fail(IO, || "the daemon's answer".to_owned())
+    let measured = serde_json::from_slice(&answer).or_fail(IO, || "the daemon's answer".to_owned())?;
+    Ok((false, Some(measured)))
 }
 
 pub fn read(config: &Config) -> Result<Status, Failure> {
@@ -121,11 +154,7 @@ pub fn read(config: &Config) -> Result<Status, Failure> {
     })
 }
 
-fn print(status: &Status, stopped: bool, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "Site {}", status.site)?;
-    if stopped {
-        writeln!(out, "The daemon does not run: nothing is sent or taken until `bridgehead run`.")?;
-    }
+fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nNaming contexts")?;
     for context in &status.contexts {
         let proved = if context.verified { "verified" } else { "not verified" };

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{Timestamp, Unit};
 
 use super::events;
 use crate::replication::engine::Event;
@@ -15,6 +18,17 @@ pub struct ReplicationCounters {
     parts_sent: AtomicU64,
     parts_resent: AtomicU64,
     events: BTreeMap<&'static str, AtomicU64>,
+    store_failures: AtomicU64,
+    store_failed: Mutex<Option<StoreFailed>>,
+}
+
+/// When the store failed last. It cannot say so itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StoreFailed {
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// For people.
+    pub failure: String,
 }
 
 /// The counters at one moment.
@@ -29,6 +43,9 @@ pub struct ReplicationSnapshot {
     pub parts_resent: u64,
     /// The engine's events by the names that they have in the log.
     pub events: BTreeMap<&'static str, u64>,
+    /// Transactions of which nothing was kept.
+    pub store_failures: u64,
+    pub store_failed: Option<StoreFailed>,
 }
 
 /// What became of one replication mail.
@@ -63,6 +80,8 @@ impl Default for ReplicationCounters {
             parts_sent: AtomicU64::default(),
             parts_resent: AtomicU64::default(),
             events: events::NAMES.iter().map(|name| (*name, AtomicU64::default())).collect(),
+            store_failures: AtomicU64::default(),
+            store_failed: Mutex::default(),
         }
     }
 }
@@ -90,6 +109,14 @@ impl ReplicationCounters {
         }
     }
 
+    pub fn store_failed(&self, failure: String) {
+        add(&self.store_failures, 1);
+        let now = Timestamp::now();
+        let at = now.round(Unit::Millisecond).unwrap_or(now).to_string();
+        let failed = StoreFailed { at, failure };
+        *self.store_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+    }
+
     pub fn snapshot(&self) -> ReplicationSnapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ReplicationSnapshot {
@@ -99,6 +126,8 @@ impl ReplicationCounters {
             parts_sent: load(&self.parts_sent),
             parts_resent: load(&self.parts_resent),
             events: self.events.iter().map(|(name, count)| (*name, load(count))).collect(),
+            store_failures: load(&self.store_failures),
+            store_failed: self.store_failed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

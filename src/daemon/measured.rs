@@ -135,6 +135,8 @@ impl Picture {
         page.counters("replication_parts", "Parts of transfers that left", "sent", parts)?;
         let events = replication.events.iter().map(|(event, count)| (*event, *count));
         page.counters("replication_events", "Events of replication, as the log names them", "event", events)?;
+        let failures = replication.store_failures;
+        page.counter("store_failures", "Transactions of which the store kept nothing", failures)?;
         page.gauge("holds", "Transfers that wait for an operator", self.holds as f64)?;
         page.gauge("quarantined", "Kept copies of messages that took no effect", self.quarantined as f64)
     }

@@ -251,6 +251,7 @@ impl Worker {
         let ended = self.attempt(group, &mut replies);
         if let Err(failure) = &ended {
             self.outputs.clear();
+            self.counters.store_failed(failure.to_string());
             error!(event = "store-failed", %failure, "nothing of this transaction was kept; senders will try again");
             self.engine = None;
         }

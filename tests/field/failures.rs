@@ -290,6 +290,12 @@ fn f16_a_full_disk_defers_mail_and_goes_on_when_there_is_room() {
     await_true("Paris to be put off", SOON, || log(&pair.paris).contains("message-not-sent"));
     pair.tokyo.daemon().assert_alive();
     assert!(log(&pair.tokyo).contains("full"), "the log says what is wrong");
+    let status = String::from_utf8(pair.tokyo.run(&["status"]).stdout).unwrap();
+    assert!(
+        status.contains("The store failed") && status.contains("disk that holds the store is full"),
+        "{status}"
+    );
+    assert!(!log(&pair.tokyo).contains("control-failed"), "to ask for the status is no event");
     assert_eq!(pair.tokyo.export(&pair.tokyo.context), before);
     let half = pair.tokyo.run(&["export", "--context", &pair.paris.context]);
     assert!(!half.stdout.windows(4).any(|octets| octets == b"\ndn:"), "nothing is half there");
