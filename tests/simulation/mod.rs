@@ -113,6 +113,7 @@ fn finish(world: &mut World) {
     let problem = world.observers.lost(sites).or_else(|| world.observers.leftovers(sites));
     let problem = problem.or_else(|| sites.iter().find_map(|site| world.observers.audit(site)));
     let problem = problem.or_else(|| identity::problem(sites, world.observers.mute));
+    let problem = problem.or_else(|| rename::problem(sites));
     if let Some(problem) = problem {
         world.fail(&problem);
     }

@@ -47,6 +47,22 @@ impl World {
     }
 }
 
+/// After all became equal: whatever is held goes by its master's present name.
+pub fn problem(sites: &[Site]) -> Option<String> {
+    sites.iter().find_map(|site| {
+        let all = contexts(&site.store).expect("the store is sound");
+        all.into_iter().find_map(|record| {
+            let master = sites.iter().find(|master| master.own().dn == record.dn)?;
+            (record.master != master.name).then(|| {
+                format!(
+                    "{} takes {} for the master of {}, not {}",
+                    site.name, record.master, record.dn, master.name
+                )
+            })
+        })
+    })
+}
+
 impl Site {
     /// What the store holds under a former name of this site is its own: what the daemon sees to when it starts.
     pub fn adopt(&mut self) {
