@@ -13,6 +13,7 @@
 //!   What is refused is logged with the reason. A file that cannot be written is tried again when the card is told
 //!   again, which it is until we go by it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fs, io};
@@ -95,14 +96,11 @@ pub fn told_by_us(engine: &mut EngineConfig, config: &Config, key: &SiteKey, own
             }
         }
     }
-    let issued = own.current().fields.issued;
-    let former_until = issued.saturating_add(config.replication.former_keys).unwrap_or(Timestamp::MAX);
     engine.card = own.text().to_owned();
     engine.succession = Succession {
         serial: own.current().fields.serial,
         former_cards: own.former_texts().map(str::to_owned).collect(),
         former_keys: key.former_signing(),
-        former_until: former_until.as_millisecond(),
         introductions,
         takes_bytes_max: own.current().fields.part_bytes_max,
     };
@@ -135,20 +133,20 @@ fn consider(daemon: &Daemon, told: Told) {
             let refused = |error: TrustError| {
                 warn!(event = "introduction-refused", by, %error, "a site that was introduced is not taken");
             };
-            // What is told of one site belongs together: the cards and the way from one to the next.
-            let mut sites: Vec<(String, Vec<String>)> = Vec::new();
+            // What is told of one site belongs together, by serial: the cards and the way from one to the next.
+            let mut sites: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
             for text in introductions {
                 match introduction(&daemon.config(), &by, &text) {
-                    Ok(Some(read)) => match sites.iter_mut().find(|(name, _)| name == read.card.name()) {
-                        Some((_, cards)) => cards.push(read.card_text),
-                        None => sites.push((read.card.name().to_owned(), vec![read.card_text])),
-                    },
+                    Ok(Some(read)) => {
+                        let cards = sites.entry(read.card.name().to_owned()).or_default();
+                        cards.insert(read.card.fields.serial, read.card_text);
+                    }
                     Ok(None) => return,
                     Err(error) => refused(error),
                 }
             }
-            for (_, cards) in sites {
-                let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
+            for cards in sites.into_values() {
+                let cards: Vec<&str> = cards.values().map(String::as_str).collect();
                 introduced(daemon, &by, &cards).unwrap_or_else(refused);
             }
         }

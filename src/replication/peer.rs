@@ -21,6 +21,9 @@ use crate::directory::{Digest, Position, Read, StoreError, Table};
 /// Milliseconds since 1970, UTC.
 pub type Millis = i64;
 
+/// Instead of the number of a hello: it did not leave yet.
+pub const UNSAID: u64 = u64::MAX;
+
 /// A point of a naming context's history and what it held there.
 pub type Point = (Position, Digest);
 
@@ -99,7 +102,11 @@ pub struct Peer {
     /// The first of our hellos that tell of other sites what `telling` says, until this one answers it or a later one.
     #[n(41)]
     pub told_seq: Option<u64>,
-    /// What that one told, and what the site said before that it heard: the first octets of the hashes.
+    /// The first hello since we started, until this one or a later one is answered: by which card each goes may be
+    /// another than before. [`UNSAID`]: it did not leave yet.
+    #[n(49)]
+    pub greet_seq: Option<u64>,
+    /// What `told_seq` told, and what the site said before that it heard: the first octets of the hashes.
     #[n(45)]
     #[cbor(default)]
     pub telling: Vec<u64>,

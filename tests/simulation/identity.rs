@@ -169,7 +169,6 @@ impl Identity {
             serial: self.own.current().fields.serial,
             former_cards: self.own.former_texts().map(str::to_owned).collect(),
             former_keys: self.key.former_signing(),
-            former_until: self.own.current().fields.issued.as_millisecond() + FORMER_KEYS.as_millis() as i64,
             introductions,
             takes_bytes_max: self.fields.part_bytes_max,
         };
@@ -206,16 +205,17 @@ impl Identity {
                     return false;
                 };
                 let lookup = |name: &str| (name == by).then(|| introducer.clone());
-                let mut sites: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                let mut sites: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
                 for text in introductions {
                     let Ok(read) = Introduction::parse_verified(text, lookup) else { continue };
                     if read.introducer == *by {
-                        sites.entry(read.card.name().to_owned()).or_default().push(read.card_text);
+                        let cards = sites.entry(read.card.name().to_owned()).or_default();
+                        cards.insert(read.card.fields.serial, read.card_text);
                     }
                 }
                 let mut any = false;
                 for (site, cards) in sites {
-                    let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
+                    let cards: Vec<&str> = cards.values().map(String::as_str).collect();
                     any |= self.succeed(&site, &cards, Word::Others, now);
                 }
                 any

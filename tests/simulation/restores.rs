@@ -6,8 +6,9 @@ use bridgehead::replication::engine::hold::{HoldKind, holds};
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
 
 use super::cases::{names, peer, two_equal_sites};
+use super::dice::Dice;
 use super::knobs::{Knobs, Topology};
-use super::site::Crash;
+use super::site::{Crash, Site};
 use super::world::{DAY, HOUR, World};
 
 /// Puts a site's store back to what it was.
@@ -265,6 +266,24 @@ fn a_master_with_an_empty_store_gets_its_naming_context_back() {
     restore(&mut world, 0, &blank);
     assert!(world.run(world.now + DAY, |world| names(world, 0) == before));
     assert!(world.run(world.now + DAY, World::equal));
+}
+
+/// Two machines go on from one store, and commit at the same millisecond.
+#[test]
+fn two_lives_at_one_millisecond_are_two() {
+    let mut world = two_equal_sites(|_| ());
+    let site = &world.sites[0];
+    let mut copy = Site::new(site.config.clone(), site.store.clone(), site.workload.clone(), site.skew);
+    world.sites[0].restart();
+    let (now, mut dice) = (world.now, Dice::new(1));
+    for site in [&mut world.sites[0], &mut copy] {
+        site.handle(now, Input::Start, Crash::No);
+        site.commit(now, &mut dice, 5, Crash::No).expect("something is new");
+    }
+    let (one, other) = (world.sites[0].own(), copy.own());
+    assert_ne!(one.digest, other.digest);
+    assert_eq!(one.position.usn, other.position.usn);
+    assert_ne!(one.position.invocation, other.position.invocation);
 }
 
 /// Two lives of one master: reported, and no longer merged.

@@ -48,8 +48,6 @@ pub struct Succession {
     pub former_cards: Vec<String>,
     /// Our signing keys before this one, newest first.
     pub former_keys: Vec<VerifyingKey>,
-    /// Until then, in milliseconds, they may still be what a site that cannot answer knows us by.
-    pub former_until: i64,
     /// Our word for other sites, as signed: the site's name, and the statement.
     pub introductions: Vec<(String, String)>,
     /// The largest part that our own mail system takes in, in octets of payload; 0: as much as the link's.

@@ -3,7 +3,7 @@
 //! PROMISES
 //!   The sending side waits for no hello, believes that what it sent has arrived, and repeats a full load of each
 //!   naming context every [`Timing::repeat`](super::Timing), so that a loss heals by itself. As often, and whenever
-//!   it starts, it says who it is, under each key that the site may know. The receiving side is an ordinary one whose
+//!   it starts, it says who it is, under each key that we hold. The receiving side is an ordinary one whose
 //!   schedule is `never`.
 //!
 //! BUGS
@@ -44,14 +44,12 @@ impl Turn<'_> {
         }
     }
 
-    /// Nobody will say which of our keys the site knows, so it is greeted under each that may still count.
+    /// Nobody will say which of our keys the site knows, so it is greeted under each that we hold.
     pub(super) fn greet_one_way(&mut self, partner: &Partner, peer: &mut Peer) {
         if !partner.one_way || peer.hello_at.is_none_or(|at| at > self.now) {
             return;
         }
-        let succession = &self.config.succession;
-        let former = if self.now < succession.former_until { succession.former_keys.len() } else { 0 };
-        for key in 0..=former as u32 {
+        for key in 0..=self.config.succession.former_keys.len() as u32 {
             peer.hellos = key + 1;
             self.compose_hello(partner, peer);
         }

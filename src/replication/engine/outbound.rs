@@ -13,7 +13,7 @@ use super::serve::PROBE_PARTS;
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
 use crate::replication::parts::Outgoing;
-use crate::replication::peer::{Link, Millis, Peer};
+use crate::replication::peer::{Link, Millis, Peer, UNSAID};
 use crate::replication::provenance::Carriers;
 use crate::replication::wire::Standing;
 
@@ -30,6 +30,7 @@ impl Turn<'_> {
                 peer.hello_at = Some(turn.now);
                 peer.hellos = 0;
             }
+            peer.greet_seq = Some(UNSAID);
             for record in &turn.contexts {
                 let name = record.dn.to_string();
                 turn.push_soon(partner, record, peer.link(&name), 0);

@@ -85,7 +85,7 @@ impl Turn<'_> {
             if let Some(held) = log::held(self.tx.as_read(), number, before.usn)? {
                 continue_from(&mut record.lineage, before, held.digest);
             }
-            record.position.invocation = self.fresh_invocation(&before);
+            record.position.invocation = self.fresh_invocation(&before, &record.digest);
             context::put_context(self.tx, &record)?;
             self.renewed.insert(number, record.position.invocation);
             self.refresh(number)?;
@@ -93,15 +93,16 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// A new id without a source of chance: no two lives of a store are at the same point at the same
-    /// millisecond.
-    fn fresh_invocation(&self, before: &Position) -> Uuid {
+    /// A new id without a source of chance: no two lives of a store reach the same state from the same point at the same
+    /// millisecond, unless they are one.
+    fn fresh_invocation(&self, before: &Position, state: &Digest) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(b"bridgehead invocation 1\0");
         hash.update(self.config.site.as_bytes());
         hash.update(before.invocation.as_bytes());
         hash.update(before.usn.to_be_bytes());
         hash.update(self.now.to_be_bytes());
+        hash.update(state.0);
         let mut octets = [0; 16];
         octets.copy_from_slice(&hash.finalize()[..16]);
         uuid::Builder::from_custom_bytes(octets).into_uuid()
@@ -260,7 +261,7 @@ impl Turn<'_> {
         continue_from(&mut own.lineage, checkpoint.position, checkpoint.digest);
         continue_from(&mut own.lineage, record.position, record.digest);
         own.lineage.merged(common.map_or(0, |last| last + 1));
-        own.position.invocation = self.fresh_invocation(&record.position);
+        own.position.invocation = self.fresh_invocation(&record.position, &checkpoint.digest);
         own.position.usn = own.position.usn.max(checkpoint.position.usn);
         context::put_context(self.tx, &own)?;
         let mut batch = [0; 12];

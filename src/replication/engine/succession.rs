@@ -18,7 +18,7 @@ use crate::directory::context::put_context;
 use crate::directory::{StoreError, Table, commit};
 use crate::replication::checkpoint::SignedCheckpoint;
 use crate::replication::pacing::millis;
-use crate::replication::peer::Peer;
+use crate::replication::peer::{Peer, UNSAID};
 use crate::replication::wire::{self, Heard, Hello, KeyId, Pinned, key_id};
 
 impl Turn<'_> {
@@ -41,8 +41,11 @@ impl Turn<'_> {
         peer.takes_bytes_max = Some(hello.part_bytes_max);
         peer.pinned = hello.pinned;
         // An answer names our hello; no other word of the site says that it heard what we told of others.
-        let told = hello.answer && of.zip(peer.told_seq).is_some_and(|(of, told)| of.seq >= told);
-        if told {
+        let answers = |asked: Option<u64>| of.zip(asked).is_some_and(|(of, asked)| of.seq >= asked);
+        if hello.answer && answers(peer.greet_seq) {
+            peer.greet_seq = None;
+        }
+        if hello.answer && answers(peer.told_seq) {
             peer.told_seq = None;
             let heard_of = std::mem::take(&mut peer.telling);
             peer.heard_of.extend(heard_of);
@@ -55,7 +58,7 @@ impl Turn<'_> {
         if news {
             peer.hello_at = Some(self.now);
             peer.hellos = 0;
-        } else if self.goes_by_our_card(peer) && peer.told_seq.is_none() {
+        } else if self.goes_by_our_card(peer) && peer.told_seq.is_none() && peer.greet_seq.is_none() {
             peer.hello_at = None;
             peer.hellos = 0;
             // What waited for our new key to be known.
@@ -151,6 +154,7 @@ impl Turn<'_> {
 
     /// This mail goes out and asks; its answer says that what it tells of others was heard.
     pub(super) fn tells(&self, partner: &Partner, peer: &mut Peer, mail: u64, introductions: &[String]) {
+        peer.greet_seq = peer.greet_seq.map(|seq| if seq == UNSAID { mail } else { seq });
         let names: Vec<u64> = self.to_introduce(partner).map(|text| card_name(text)).collect();
         peer.heard_of.retain(|name| names.contains(name));
         let telling: Vec<u64> = introductions.iter().map(|text| card_name(text)).collect();

@@ -103,6 +103,8 @@ impl Paris {
     fn hears(&mut self, number: u64, hello: &Hello) -> (Outcome, Vec<Vec<String>>) {
         let mut message = Message::new(vec![wanted()]);
         message.hello = Some(hello.clone());
+        let sent = Peer::load(&self.store, "tokyo").unwrap().map(|peer| peer.sent_seq);
+        message.heard = sent.filter(|_| hello.answer).map(|seq| Heard { seq, held_ms: 0 });
         let outcome = self.receives(number, &message);
         let mut cards = Vec::new();
         // Mail waits for `wait`.
@@ -168,7 +170,6 @@ fn config(serial: u64) -> EngineConfig {
             serial,
             former_cards: renewed.then(|| "paris 1".to_owned()).into_iter().collect(),
             former_keys: renewed.then(|| key(1).verifying_key()).into_iter().collect(),
-            former_until: i64::MAX,
             introductions: Vec::new(),
             takes_bytes_max: 1 << 20,
         },
@@ -347,7 +348,7 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     assert!(told_of_others(paris.wait(60_000)));
 
     // A hello that crossed ours goes by our card, and says nothing of what we told.
-    paris.hears(2, &hello("tokyo 1", Some(1)));
+    paris.hears(2, &Hello { answer: false, ..hello("tokyo 1", Some(1)) });
     assert!(told_of_others(paris.wait(DAY)), "it is told again");
     let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq.expect("not heard so far");
     let mut message = Message::new(vec![wanted()]);
@@ -430,11 +431,18 @@ fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
 fn whoever_starts_says_hello_until_it_is_heard() {
     let mut paris = Paris::new();
     assert!(hellos(&paris.wait(DAY)).is_empty());
+    let before = Peer::load(&paris.store, "tokyo").unwrap().unwrap().sent_seq;
     paris.starts(config(1));
     assert_eq!(hellos(&paris.wait(60_000)).len(), 1);
     assert!(!hellos(&paris.wait(DAY)).is_empty());
-    paris.hears(2, &hello("tokyo 1", Some(1)));
-    assert!(hellos(&paris.wait(DAY)).is_empty());
+    // An answer to what it said before was under way when it was put back.
+    let mut late = Message::new(vec![wanted()]);
+    late.hello = Some(hello("tokyo 1", Some(1)));
+    late.heard = Some(Heard { seq: before, held_ms: 0 });
+    paris.receives(2, &late);
+    assert!(!hellos(&paris.wait(2 * DAY)).is_empty());
+    paris.hears(3, &hello("tokyo 1", Some(1)));
+    assert!(hellos(&paris.wait(30 * DAY)).is_empty());
 }
 
 /// Tokyo would refuse what the new key says of others, and yet say that it heard the message.
@@ -494,7 +502,7 @@ fn a_hello_that_tells_of_nobody_is_no_word_on_what_was_told_before() {
     paris.starts(hub);
     assert!(told_of_others(paris.wait(60_000)));
     // It goes by the former key, so it is told nothing more; then it answers that hello, by the new key.
-    paris.hears(2, &hello("tokyo 1", Some(1)));
+    paris.hears(2, &Hello { answer: false, ..hello("tokyo 1", Some(1)) });
     let sent = paris.wait(DAY);
     let asked = hellos(&sent).len();
     assert!(asked > 0 && !told_of_others(sent));
