@@ -5,9 +5,6 @@
 //!   naming context every [`Timing::repeat`](super::Timing), so that a loss heals by itself. As often, and whenever
 //!   it starts, it says who it is, under each key that we hold. The receiving side is an ordinary one whose
 //!   schedule is `never`.
-//!
-//! BUGS
-//!   Of the sites behind us it introduces as many as fit one message.
 
 use super::config::{Partner, same_context};
 use super::turn::{Turn, point, sooner};
@@ -49,9 +46,18 @@ impl Turn<'_> {
         if !partner.one_way || peer.hello_at.is_none_or(|at| at > self.now) {
             return;
         }
-        for key in 0..=self.config.succession.former_keys.len() as u32 {
-            peer.hellos = key + 1;
-            self.compose_hello(partner, peer);
+        peer.heard_of.clear();
+        loop {
+            for key in 0..=self.config.succession.former_keys.len() as u32 {
+                peer.hellos = key + 1;
+                self.compose_hello(partner, peer);
+            }
+            // Nor will anybody say what was heard of others: what did not fit goes at once.
+            let told = std::mem::take(&mut peer.telling);
+            peer.heard_of.extend(told);
+            if self.introductions(partner, peer, false).is_empty() {
+                break;
+            }
         }
         peer.hellos = 0;
         peer.hello_at = Some(self.now + millis(self.config.timing.repeat));

@@ -426,6 +426,21 @@ fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
     assert!(paris.wait(60_000).iter().any(|(message, _)| message.introductions.len() == 4));
 }
 
+#[test]
+fn all_that_is_told_of_others_goes_at_once_where_nobody_answers() {
+    let mut paris = Paris::new();
+    paris.holds_kyoto();
+    let words: Vec<String> = (0..12).map(|n| format!("{n:02000}")).collect();
+    let mut hub = hub(1, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    (hub.partners[0].part_bytes_max, hub.partners[0].one_way) = (16 << 10, true);
+    paris.starts(hub);
+    for days in [1, 7] {
+        let sent = paris.wait(days * DAY);
+        let told = sent.into_iter().flat_map(|(message, _)| message.introductions);
+        assert_eq!(told.collect::<Vec<_>>(), words, "each of them once a week");
+    }
+}
+
 /// It may have been put back to an earlier day, with what it pinned; it only says so when it is asked.
 #[test]
 fn whoever_starts_says_hello_until_it_is_heard() {
