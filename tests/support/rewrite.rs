@@ -103,7 +103,8 @@ impl Rewrite {
             Rewrite::Damage => attachment(message, |a| {
                 let mut octets = a.octets.clone();
                 let middle = octets.len() / 2;
-                octets[middle] ^= 0x20;
+                // Another rewrite may have left nothing of it.
+                octets.iter_mut().skip(middle).take(1).for_each(|octet| *octet ^= 0x20);
                 a.encoded("base64", &lines(&STANDARD.encode(octets), 76))
             }),
         }
