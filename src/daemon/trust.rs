@@ -13,7 +13,6 @@
 //!   What is refused is logged with the reason. A file that cannot be written is tried again when the card is told
 //!   again, which it is until we go by it.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fs, io};
@@ -27,7 +26,7 @@ use super::Daemon;
 use crate::config::partner::{self, Policy};
 use crate::config::{Config, PartnerConfig};
 use crate::message::card::{Card, CardError, CardFields};
-use crate::message::introduction::{Introduction, IntroductionError};
+use crate::message::introduction::{self, Introduction, IntroductionError};
 use crate::message::keys::SiteKey;
 use crate::message::own::{self, OwnCardError, OwnCards};
 use crate::message::pinned::{Pinned, Word};
@@ -133,19 +132,15 @@ fn consider(daemon: &Daemon, told: Told) {
             let refused = |error: TrustError| {
                 warn!(event = "introduction-refused", by, %error, "a site that was introduced is not taken");
             };
-            // What is told of one site belongs together, by serial: the cards and the way from one to the next.
-            let mut sites: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
+            let mut sound = Vec::new();
             for text in introductions {
-                match introduction(&daemon.config(), &by, &text) {
-                    Ok(Some(read)) => {
-                        let cards = sites.entry(read.card.name().to_owned()).or_default();
-                        cards.insert(read.card.fields.serial, read.card_text);
-                    }
+                match read(&daemon.config(), &by, &text) {
+                    Ok(Some(introduction)) => sound.push(introduction),
                     Ok(None) => return,
                     Err(error) => refused(error),
                 }
             }
-            for cards in sites.into_values() {
+            for cards in introduction::by_site(sound).into_values() {
                 let cards: Vec<&str> = cards.values().map(String::as_str).collect();
                 introduced(daemon, &by, &cards).unwrap_or_else(refused);
             }
@@ -286,7 +281,7 @@ fn sound(config: &Config, mut others: Vec<PartnerConfig>, new: PartnerConfig) ->
 }
 
 /// A partner's word for another site. None: it is no partner any more.
-fn introduction(config: &Config, by: &str, text: &str) -> Result<Option<Introduction>, TrustError> {
+fn read(config: &Config, by: &str, text: &str) -> Result<Option<Introduction>, TrustError> {
     let Some(introducer) = config.partners.iter().find(|partner| partner.card.name() == by) else {
         return Ok(None);
     };

@@ -12,6 +12,8 @@
 //! FAILURE
 //!   [`IntroductionError`] says whether the introduction or the card inside is at fault.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 use thiserror::Error;
@@ -108,6 +110,18 @@ impl Introduction {
         }
         Ok(Introduction { introducer: spelled.introducer, issued, card, card_text })
     }
+}
+
+/// The cards that were introduced of each site, by serial: what is told of one site belongs together, the cards and the way
+/// from one to the next, and a message tells it in any order.
+pub fn by_site(
+    introductions: impl IntoIterator<Item = Introduction>,
+) -> BTreeMap<String, BTreeMap<u64, String>> {
+    let mut sites: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
+    for Introduction { card, card_text, .. } in introductions {
+        sites.entry(card.fields.name).or_default().insert(card.fields.serial, card_text);
+    }
+    sites
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bridgehead::directory::{Read, Table};
 use bridgehead::message::card::CardFields;
-use bridgehead::message::introduction::Introduction;
+use bridgehead::message::introduction::{self, Introduction};
 use bridgehead::message::keys::SiteKey;
 use bridgehead::message::own::{self, OwnCards};
 use bridgehead::message::pinned::{Pinned, Word};
@@ -205,16 +205,11 @@ impl Identity {
                     return false;
                 };
                 let lookup = |name: &str| (name == by).then(|| introducer.clone());
-                let mut sites: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
-                for text in introductions {
-                    let Ok(read) = Introduction::parse_verified(text, lookup) else { continue };
-                    if read.introducer == *by {
-                        let cards = sites.entry(read.card.name().to_owned()).or_default();
-                        cards.insert(read.card.fields.serial, read.card_text);
-                    }
-                }
+                let read = introductions.iter().map(|text| Introduction::parse_verified(text, lookup));
                 let mut any = false;
-                for (site, cards) in sites {
+                for (site, cards) in
+                    introduction::by_site(read.flatten().filter(|read| read.introducer == *by))
+                {
                     let cards: Vec<&str> = cards.values().map(String::as_str).collect();
                     any |= self.succeed(&site, &cards, Word::Others, now);
                 }

@@ -1,8 +1,8 @@
 //! The real engine and the real codecs in a seeded world of bad mail.
 //!
-//! `BRIDGEHEAD_SEED` runs one world with a trace; `BRIDGEHEAD_SEEDS` sets how many worlds are run,
-//! `BRIDGEHEAD_FIRST` the first, `BRIDGEHEAD_STEP` how far each is from the next, `BRIDGEHEAD_THREADS` on how many threads, `BRIDGEHEAD_FAILURES` after how many
-//! failures the run ends.
+//! `BRIDGEHEAD_SEED` runs one world with a trace; `BRIDGEHEAD_SEEDS` says how many seeds are looked at,
+//! `BRIDGEHEAD_FIRST` the first, `BRIDGEHEAD_STEP` every how manyth of them is run, `BRIDGEHEAD_THREADS` on how many
+//! threads, `BRIDGEHEAD_FAILURES` after how many failures the run ends.
 
 mod cases;
 mod counts;

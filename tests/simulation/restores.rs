@@ -17,6 +17,18 @@ fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::
     world.restore(n, backup.clone(), workload);
 }
 
+/// The second site is about to ask the first one for everything.
+fn wants_everything(world: &mut World, context: &str) {
+    let mut hub = peer(world, 1, "s0");
+    let link = hub.link(context);
+    (link.ask_full, link.ask_at) = (true, Some(world.now));
+    let mut tx = world.sites[1].store.begin();
+    tx.put(Table::Peer, b"s0", &hub.encode()).unwrap();
+    tx.commit();
+    world.sites[1].restart();
+    world.input(1, Input::Start, Crash::No);
+}
+
 /// A site that was put back to an earlier day gets what it lost (F10).
 #[test]
 fn a_replica_from_a_backup_catches_up() {
@@ -95,14 +107,7 @@ fn everything_is_what_there_is_now_and_not_what_was_under_way() {
     assert!(world.run(world.now + 60_000, World::equal));
 
     // Before it said so.
-    let mut hub = peer(&world, 1, "s0");
-    let link = hub.link(context);
-    (link.ask_full, link.ask_at) = (true, Some(world.now));
-    let mut tx = world.sites[1].store.begin();
-    tx.put(Table::Peer, b"s0", &hub.encode()).unwrap();
-    tx.commit();
-    world.sites[1].restart();
-    world.input(1, Input::Start, Crash::No);
+    wants_everything(&mut world, context);
     let satisfied = |world: &World| !peer(world, 1, "s0").link(context).ask_full;
     assert!(world.run(world.now + DAY, satisfied), "it got everything");
 }
@@ -114,15 +119,8 @@ fn everything_is_asked_for_until_it_came() {
     let context = "ou=s0,o=Example";
     world.traffic.lawless = true;
     world.knobs.loss = 100;
-    let mut hub = peer(&world, 1, "s0");
-    let link = hub.link(context);
-    let (position, digest) = link.theirs.expect("both are equal");
-    (link.ask_full, link.ask_at) = (true, Some(world.now));
-    let mut tx = world.sites[1].store.begin();
-    tx.put(Table::Peer, b"s0", &hub.encode()).unwrap();
-    tx.commit();
-    world.sites[1].restart();
-    world.input(1, Input::Start, Crash::No);
+    let (position, digest) = peer(&world, 1, "s0").link(context).theirs.expect("both are equal");
+    wants_everything(&mut world, context);
     world.run(world.now + 10_000, |_| false);
     let asked = world.observers.count("Requested");
     assert!(asked > 0, "and nothing of it arrives");

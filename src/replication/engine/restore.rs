@@ -93,8 +93,8 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// A new id without a source of chance: no two lives of a store reach the same state from the same point at the same
-    /// millisecond, unless they are one.
+    /// A new id without a source of chance. Two lives of a store that leave the same point in the same millisecond share it
+    /// only if `state` is the same.
     fn fresh_invocation(&self, before: &Position, state: &Digest) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(b"bridgehead invocation 1\0");

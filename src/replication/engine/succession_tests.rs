@@ -399,13 +399,19 @@ fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
     assert_eq!(hellos(&sent)[0].0.introductions, ["a word for kyoto"]);
 }
 
+/// With words of which one message holds four.
+fn hub_of_many_words() -> (EngineConfig, Vec<String>) {
+    let words: Vec<String> = (0..12).map(|n| format!("{n:02000}")).collect();
+    let mut hub = hub(1, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    hub.partners[0].part_bytes_max = 16 << 10;
+    (hub, words)
+}
+
 #[test]
 fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
     let mut paris = Paris::new();
     paris.holds_kyoto();
-    let words: Vec<String> = (0..12).map(|n| format!("{n:02000}")).collect();
-    let mut hub = hub(1, &words.iter().map(String::as_str).collect::<Vec<_>>());
-    hub.partners[0].part_bytes_max = 16 << 10;
+    let (hub, words) = hub_of_many_words();
     paris.starts(hub);
     let mut told: Vec<String> = Vec::new();
     for number in 2..6 {
@@ -430,9 +436,8 @@ fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
 fn all_that_is_told_of_others_goes_at_once_where_nobody_answers() {
     let mut paris = Paris::new();
     paris.holds_kyoto();
-    let words: Vec<String> = (0..12).map(|n| format!("{n:02000}")).collect();
-    let mut hub = hub(1, &words.iter().map(String::as_str).collect::<Vec<_>>());
-    (hub.partners[0].part_bytes_max, hub.partners[0].one_way) = (16 << 10, true);
+    let (mut hub, words) = hub_of_many_words();
+    hub.partners[0].one_way = true;
     paris.starts(hub);
     for days in [1, 7] {
         let sent = paris.wait(days * DAY);
