@@ -45,6 +45,7 @@ impl Turn<'_> {
             peer.answered = true;
             // It knows us; we may not know its limits yet.
             peer.hello_at = Some(self.now);
+            peer.hellos = 0;
             self.event(Event::SiteUp { site: from.to_owned() });
         }
         if newest {
@@ -52,7 +53,7 @@ impl Turn<'_> {
                 self.measure(&mut peer, heard);
             }
             if message.hello.is_none() {
-                self.heard_by_former_card(&mut peer);
+                self.heard_without_answer(&mut peer);
             }
         }
         if freshness != Freshness::Old {

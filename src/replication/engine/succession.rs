@@ -70,12 +70,19 @@ impl Turn<'_> {
         peer.answer_at = Some(self.now);
     }
 
-    /// A site that does not go by our card is heard: it can be reached, so it is told soon.
-    pub(super) fn heard_by_former_card(&self, peer: &mut Peer) {
-        if !self.goes_by_our_card(peer) {
-            let wait = millis(self.config.timing.retry_min).saturating_mul(1 << peer.hellos.min(16));
-            peer.hello_at = sooner(peer.hello_at, self.now + wait);
-        }
+    /// A site that did not answer our hello yet is heard all the same: it can be reached, so it is told soon.
+    pub(super) fn heard_without_answer(&self, peer: &mut Peer) {
+        let timing = &self.config.timing;
+        let again = millis(timing.retry_min).saturating_mul(1 << peer.hellos.min(16));
+        let wait = if !self.goes_by_our_card(peer) {
+            again
+        } else if peer.greet_seq.is_some() || peer.told_seq.is_some() {
+            // Our hello or its answer may be on the way.
+            again.max(peer.round_trip.expected(timing))
+        } else {
+            return;
+        };
+        peer.hello_at = sooner(peer.hello_at, self.now + wait);
     }
 
     /// Whether the site would refuse what our present key signs, until it has heard of it.

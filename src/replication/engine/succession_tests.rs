@@ -465,6 +465,24 @@ fn whoever_starts_says_hello_until_it_is_heard() {
     assert!(hellos(&paris.wait(30 * DAY)).is_empty());
 }
 
+/// The link was cut for days, and every hello got lost. What Tokyo sends now shows that the way is open again.
+#[test]
+fn whoever_is_heard_without_an_answer_gets_hello_soon() {
+    let mut paris = Paris::new();
+    paris.starts(config(1));
+    assert!(hellos(&paris.wait(5 * DAY)).len() > 5);
+    while hellos(&paris.wait(DAY / 24)).is_empty() {}
+    assert!(hellos(&paris.wait(DAY)).is_empty(), "every second day");
+    let word = Message::new(vec![wanted()]);
+    paris.receives(2, &word);
+    assert_eq!(hellos(&paris.wait(DAY / 2)).len(), 1);
+    paris.receives(3, &word);
+    assert!(hellos(&paris.wait(DAY / 24)).is_empty(), "not with each mail of a lively site");
+    paris.hears(4, &Hello { answer: true, ..hello("tokyo 1", Some(1)) });
+    paris.receives(5, &word);
+    assert!(hellos(&paris.wait(9 * DAY)).is_empty());
+}
+
 /// Tokyo would refuse what the new key says of others, and yet say that it heard the message.
 #[test]
 fn what_is_told_of_others_waits_until_our_key_is_known() {
