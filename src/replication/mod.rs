@@ -8,6 +8,7 @@ pub mod cbor;
 pub mod vector;
 pub mod wire;
 pub mod engine;
+pub mod greeting;
 pub mod pacing;
 pub mod peer;
 pub mod provenance;

@@ -12,17 +12,15 @@ use minicbor::{Decode, Encode};
 
 use super::cbor::packed;
 use super::engine::Timing;
+use super::greeting::Greeting;
 use super::pacing::{RoundTrip, Window, millis};
 use super::parts::TransferId;
 use super::vector::{self, Said, VectorDigest};
-use super::wire::{DigestItem, Notice, Pinned, Standing};
+use super::wire::{DigestItem, Notice, Standing};
 use crate::directory::{Digest, Position, Read, StoreError, Table};
 
 /// Milliseconds since 1970, UTC.
 pub type Millis = i64;
-
-/// Instead of the number of a hello: it did not leave yet.
-pub const UNSAID: u64 = u64::MAX;
 
 /// A point of a naming context's history and what it held there.
 pub type Point = (Position, Digest);
@@ -34,19 +32,9 @@ pub struct Peer {
     #[n(0)]
     #[cbor(default)]
     pub answered: bool,
-    /// The next hello, if one is owed; once answered, only a changed card owes another.
-    #[n(1)]
-    pub hello_at: Option<Millis>,
-    #[n(2)]
+    #[n(50)]
     #[cbor(default)]
-    pub hellos: u32,
-    /// It asked who we are, in the message of this number, heard at this time; the next message says so.
-    #[n(3)]
-    pub hello_owed: Option<(u64, Millis)>,
-    /// The number of its newest hello.
-    #[n(48)]
-    #[cbor(default)]
-    pub hello_seq: u64,
+    pub greeting: Greeting,
     /// The largest part that it takes, by its own word.
     #[n(4)]
     pub takes_bytes_max: Option<u64>,
@@ -91,28 +79,6 @@ pub struct Peer {
     #[n(27)]
     #[cbor(default)]
     pub digests: Vec<DigestItem>,
-    /// Of our card and of the site's, as last told: the first octets of their hashes.
-    #[n(28)]
-    pub card_told: Option<u64>,
-    #[n(29)]
-    pub card_heard: Option<u64>,
-    /// Which of our cards the site goes by, by its own word.
-    #[n(40)]
-    pub pinned: Option<Pinned>,
-    /// The first of our hellos that tell of other sites what `telling` says, until this one answers it or a later one.
-    #[n(41)]
-    pub told_seq: Option<u64>,
-    /// The first hello since we started, until this one or a later one is answered: by which card each goes may be
-    /// another than before. [`UNSAID`]: it did not leave yet.
-    #[n(49)]
-    pub greet_seq: Option<u64>,
-    /// What `told_seq` told, and what the site said before that it heard: the first octets of the hashes.
-    #[n(45)]
-    #[cbor(default)]
-    pub telling: Vec<u64>,
-    #[n(46)]
-    #[cbor(default)]
-    pub heard_of: Vec<u64>,
     /// What our messages to it said of our vector.
     #[n(42)]
     #[cbor(default)]
@@ -427,11 +393,11 @@ impl Peer {
         self.links.iter().any(|link| !link.chain.is_empty())
     }
 
-    /// When to say hello again to a site that heard so many in vain: not before it can have answered.
-    pub fn hello_again(&self, now: Millis, timing: &Timing) -> Millis {
+    /// The next hello to a site that was told so many in vain: not before it can have answered.
+    pub fn greet_again(&mut self, now: Millis, timing: &Timing) {
         let first = self.round_trip.expected(timing).max(millis(timing.retry_first));
-        let wait = first.saturating_mul(1 << self.hellos.min(16));
-        now + wait.min(millis(timing.retry_max))
+        let wait = first.saturating_mul(1 << self.greeting.tries.min(16));
+        self.greeting.at = Some(now + wait.min(millis(timing.retry_max)));
     }
 
     /// When to ask again for a vector that was asked for so often.

@@ -125,13 +125,13 @@ impl Turn<'_> {
         first.requests = requests;
         first.digests = digests;
         first.notices = std::mem::take(&mut peer.notices);
-        if let Some((seq, at)) = peer.hello_owed.take() {
+        if let Some((seq, at)) = peer.greeting.owed.take() {
             first.hello = Some(self.hello(partner, peer, true));
             first.heard = Some(Heard { seq, held_ms: held_ms(at, self.now) });
-        } else if peer.hello_at.is_some_and(|at| at <= self.now) {
+        } else if peer.greeting.is_due(self.now) {
             first.hello = Some(self.hello(partner, peer, false));
-            peer.hellos += 1;
-            peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
+            peer.greeting.tries += 1;
+            peer.greet_again(self.now, &self.config.timing);
         }
         if peer.vector_at.is_some_and(|at| at <= self.now) {
             first.vector_wanted = true;
@@ -167,9 +167,9 @@ impl Turn<'_> {
     fn has_to_speak(&self, peer: &Peer) -> bool {
         let due = |at: Option<Millis>| at.is_some_and(|at| at <= self.now);
         let heartbeat = peer.sent_at.is_none_or(|at| at + millis(self.config.timing.heartbeat) <= self.now);
-        let timers = due(peer.answer_at) || due(peer.ask_again_at) || due(peer.hello_at);
+        let timers = due(peer.answer_at) || due(peer.ask_again_at) || peer.greeting.is_due(self.now);
         let timers = timers || due(peer.vector_at);
-        timers || heartbeat || peer.hello_owed.is_some() || !peer.notices.is_empty()
+        timers || heartbeat || peer.greeting.owed.is_some() || !peer.notices.is_empty()
     }
 
     fn mail(&mut self, partner: &Partner, peer: &mut Peer, mut message: Message) {

@@ -37,7 +37,7 @@ pub fn next_due(config: &EngineConfig, partner: &Partner, peer: &Peer, now: Mill
     if partner.paused || peer.paused {
         return None;
     }
-    let hello = peer.hello_at.map(|at| (at, Due::Hello));
+    let hello = peer.greeting.at.map(|at| (at, Due::Hello));
     let (due, why) = if peer.answered { answered_due(config, partner, peer, now) } else { hello }?;
     let open = |at: Millis| jiff::Timestamp::from_millisecond(at).ok();
     // What was begun is brought to its end.
@@ -56,7 +56,7 @@ fn answered_due(config: &EngineConfig, partner: &Partner, peer: &Peer, now: Mill
     let unsent = may_send_parts(config, peer).then_some(opens);
     let timers = [
         (repeat_due(partner, peer), Due::Repeat),
-        (peer.hello_at, Due::Hello),
+        (peer.greeting.at, Due::Hello),
         (peer.answer_at, Due::Acknowledgement),
         (peer.ask_again_at, Due::Question),
         (peer.vector_at, Due::Missing),

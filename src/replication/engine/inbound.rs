@@ -44,8 +44,7 @@ impl Turn<'_> {
         if !peer.answered {
             peer.answered = true;
             // It knows us; we may not know its limits yet.
-            peer.hello_at = Some(self.now);
-            peer.hellos = 0;
+            peer.greeting.begin(self.now);
             self.event(Event::SiteUp { site: from.to_owned() });
         }
         if newest {
@@ -112,12 +111,12 @@ impl Turn<'_> {
     fn hear_hello(&mut self, from: &str, peer: &mut Peer, seq: u64, message: &Message) {
         // What is in a file is older than mail that came since.
         let Some(hello) = message.hello.as_ref().filter(|_| seq > 0) else { return };
-        if seq > peer.hello_seq {
-            peer.hello_seq = seq;
+        if seq > peer.greeting.heard_seq {
+            peer.greeting.heard_seq = seq;
             self.greeted(from, peer, hello, message.heard);
         }
         if !hello.answer {
-            peer.hello_owed = peer.hello_owed.max(Some((seq, self.now)));
+            peer.greeting.owed = peer.greeting.owed.max(Some((seq, self.now)));
             peer.answer_at = Some(self.now);
         }
         if !message.introductions.is_empty() {
@@ -268,11 +267,11 @@ impl Turn<'_> {
             return;
         }
         let soon = self.now + lasts.max(AGAIN_MS);
-        match peer.hello_at {
+        match peer.greeting.at {
             Some(at) if at > soon => {
-                peer.hello_at = Some(soon);
+                peer.greeting.at = Some(soon);
                 // It was none.
-                peer.hellos = peer.hellos.saturating_sub(1);
+                peer.greeting.tries = peer.greeting.tries.saturating_sub(1);
             }
             None if !peer.has_under_way() => {
                 peer.answer_at = sooner(peer.answer_at, soon);

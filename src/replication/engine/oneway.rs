@@ -20,7 +20,7 @@ impl Turn<'_> {
             return;
         }
         peer.answered = true;
-        peer.hello_at = peer.hello_at.or(Some(self.now));
+        peer.greeting.at = peer.greeting.at.or(Some(self.now));
         let repeat = millis(self.config.timing.repeat);
         let sent = |record: &&ContextRecord| self.sends(partner, record) && point(record).is_some();
         let sent: Vec<&ContextRecord> = self.contexts.iter().filter(sent).collect();
@@ -43,24 +43,22 @@ impl Turn<'_> {
 
     /// Nobody will say which of our keys the site knows, so it is greeted under each that we hold.
     pub(super) fn greet_one_way(&mut self, partner: &Partner, peer: &mut Peer) {
-        if !partner.one_way || peer.hello_at.is_none_or(|at| at > self.now) {
+        if !partner.one_way || !peer.greeting.is_due(self.now) {
             return;
         }
-        peer.heard_of.clear();
+        peer.greeting.heard_of.clear();
         loop {
             for key in 0..=self.config.succession.former_keys.len() as u32 {
-                peer.hellos = key + 1;
+                peer.greeting.tries = key + 1;
                 self.compose_hello(partner, peer);
             }
             // Nor will anybody say what was heard of others: what did not fit goes at once.
-            let told = std::mem::take(&mut peer.telling);
-            peer.heard_of.extend(told);
+            peer.greeting.heard();
             if self.introductions(partner, peer, false).is_empty() {
                 break;
             }
         }
-        peer.hellos = 0;
-        peer.hello_at = Some(self.now + millis(self.config.timing.repeat));
+        peer.greeting.begin(self.now + millis(self.config.timing.repeat));
     }
 
     /// What left has arrived, as far as anybody will ever know.

@@ -24,7 +24,7 @@ impl Turn<'_> {
             }
             // Both sides learn at once what they missed.
             peer.answer_at = peer.answered.then_some(self.now);
-            peer.hello_at = if peer.answered { peer.hello_at } else { Some(self.now) };
+            peer.greeting.at = if peer.answered { peer.greeting.at } else { Some(self.now) };
         }
         self.put_back(site, peer);
         self.event(Event::Paused { site: site.to_owned(), paused });

@@ -13,7 +13,7 @@ use super::serve::PROBE_PARTS;
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
 use crate::replication::parts::Outgoing;
-use crate::replication::peer::{Link, Millis, Peer, UNSAID};
+use crate::replication::peer::{Link, Millis, Peer};
 use crate::replication::provenance::Carriers;
 use crate::replication::wire::Standing;
 
@@ -26,11 +26,10 @@ impl Turn<'_> {
         self.each_other_partner(None, |turn, partner, peer| {
             // A card that changed is told until it is heard. And either of us may have been put back to an earlier day
             // together with the cards that it pinned, or stopped before it pinned what it was told.
-            if peer.hello_at.is_none() || peer.answered {
-                peer.hello_at = Some(turn.now);
-                peer.hellos = 0;
+            if peer.greeting.at.is_none() || peer.answered {
+                peer.greeting.begin(turn.now);
             }
-            peer.greet_seq = Some(UNSAID);
+            peer.greeting.start();
             for record in &turn.contexts {
                 let name = record.dn.to_string();
                 turn.push_soon(partner, record, peer.link(&name), 0);
@@ -74,8 +73,7 @@ impl Turn<'_> {
             peer.questions = 0;
             peer.ask_again_at = Some(turn.now);
             if !peer.answered || !turn.goes_by_our_card(peer) {
-                peer.hello_at = Some(turn.now);
-                peer.hellos = 0;
+                peer.greeting.begin(turn.now);
             }
             for link in &mut peer.links {
                 link.push_at = link.push_at.map(|_| turn.now);
@@ -148,8 +146,8 @@ impl Turn<'_> {
 
     /// The whole of what a site gets that never answered.
     fn say_hello(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
-        peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
-        peer.hellos += 1;
+        peer.greet_again(self.now, &self.config.timing);
+        peer.greeting.tries += 1;
         self.compose_hello(partner, peer);
         Ok(())
     }

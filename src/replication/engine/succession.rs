@@ -18,7 +18,7 @@ use crate::directory::context::put_context;
 use crate::directory::{StoreError, Table, commit};
 use crate::replication::checkpoint::SignedCheckpoint;
 use crate::replication::pacing::millis;
-use crate::replication::peer::{Peer, UNSAID};
+use crate::replication::peer::Peer;
 use crate::replication::wire::{self, Heard, Hello, KeyId, Pinned, key_id};
 
 impl Turn<'_> {
@@ -31,40 +31,33 @@ impl Turn<'_> {
                 let known = |card: &String| pinned.former.iter().any(|former| former.trim() == card.trim());
                 card_name(&pinned.text) != heard || !hello.former_cards.iter().all(known)
             }
-            None => peer.card_heard != Some(heard),
+            None => peer.greeting.card_heard != Some(heard),
         };
-        peer.card_heard = Some(heard);
+        peer.greeting.card_heard = Some(heard);
         if news && !hello.card.is_empty() {
             let cards = hello.former_cards.iter().chain([&hello.card]).cloned().collect();
             self.outputs.push_back(Output::Card { site: from.to_owned(), cards });
         }
         peer.takes_bytes_max = Some(hello.part_bytes_max);
-        peer.pinned = hello.pinned;
+        peer.greeting.pinned = hello.pinned;
         // An answer names our hello; no other word of the site says that it heard what we told of others.
-        let answers = |asked: Option<u64>| of.zip(asked).is_some_and(|(of, asked)| of.seq >= asked);
-        if hello.answer && answers(peer.greet_seq) {
-            peer.greet_seq = None;
-        }
-        if hello.answer && answers(peer.told_seq) {
-            peer.told_seq = None;
-            let heard_of = std::mem::take(&mut peer.telling);
-            peer.heard_of.extend(heard_of);
+        if let Some(of) = of.filter(|_| hello.answer) {
+            peer.greeting.answered(of.seq);
         }
         // Nobody was told of what changed before the site answered for the first time, nor of what did not fit.
         let news = self.config.partner(from).is_some_and(|partner| {
-            let rest = || peer.told_seq.is_none() && !self.introductions(partner, peer, false).is_empty();
+            let rest =
+                || peer.greeting.told_seq.is_none() && !self.introductions(partner, peer, false).is_empty();
             self.has_news(partner, peer) || rest()
         });
         if news {
-            peer.hello_at = Some(self.now);
-            peer.hellos = 0;
-        } else if self.goes_by_our_card(peer) && peer.told_seq.is_none() && peer.greet_seq.is_none() {
-            peer.hello_at = None;
-            peer.hellos = 0;
+            peer.greeting.begin(self.now);
+        } else if self.goes_by_our_card(peer) && !peer.greeting.awaits_answer() {
+            peer.greeting.rest();
             // What waited for our new key to be known.
             peer.links.iter_mut().filter(|link| link.wanted).for_each(|link| link.push_at = Some(self.now));
         } else {
-            peer.hello_at = Some(peer.hello_again(self.now, &self.config.timing));
+            peer.greet_again(self.now, &self.config.timing);
         }
         // Either way it wants to know what we hold.
         peer.answer_at = Some(self.now);
@@ -73,32 +66,32 @@ impl Turn<'_> {
     /// A site that did not answer our hello yet is heard all the same: it can be reached, so it is told soon.
     pub(super) fn heard_without_answer(&self, peer: &mut Peer) {
         let timing = &self.config.timing;
-        let again = millis(timing.retry_min).saturating_mul(1 << peer.hellos.min(16));
+        let again = millis(timing.retry_min).saturating_mul(1 << peer.greeting.tries.min(16));
         let wait = if !self.goes_by_our_card(peer) {
             again
-        } else if peer.greet_seq.is_some() || peer.told_seq.is_some() {
+        } else if peer.greeting.awaits_answer() {
             // Our hello or its answer may be on the way.
             again.max(peer.round_trip.expected(timing))
         } else {
             return;
         };
-        peer.hello_at = sooner(peer.hello_at, self.now + wait);
+        peer.greeting.at = sooner(peer.greeting.at, self.now + wait);
     }
 
     /// Whether the site would refuse what our present key signs, until it has heard of it.
     pub(super) fn knows_another_key(&self, peer: &Peer) -> bool {
         let own = key_id(&self.config.key.verifying_key());
-        !self.goes_by_our_card(peer) && peer.pinned.is_some_and(|pinned| pinned.key != own)
+        !self.goes_by_our_card(peer) && peer.greeting.pinned.is_some_and(|pinned| pinned.key != own)
     }
 
     pub(super) fn goes_by_our_card(&self, peer: &Peer) -> bool {
         let serial = self.config.succession.serial;
-        serial == 0 || peer.pinned.is_some_and(|pinned| pinned.serial >= serial)
+        serial == 0 || peer.greeting.pinned.is_some_and(|pinned| pinned.serial >= serial)
     }
 
     /// What we tell of ourselves. A hash of it is kept, so that what changed is told again.
     pub(super) fn hello(&self, partner: &Partner, peer: &mut Peer, answer: bool) -> Hello {
-        peer.card_told = Some(self.to_tell(partner));
+        peer.greeting.card_told = Some(self.to_tell(partner));
         let takes = self.config.succession.takes_bytes_max;
         Hello {
             card: self.config.card.clone(),
@@ -142,7 +135,7 @@ impl Turn<'_> {
             // Our word would not count there, and be taken for heard.
             return Vec::new();
         }
-        let heard = |text: &&String| peer.heard_of.contains(&card_name(text));
+        let heard = |text: &&String| peer.greeting.heard_of.contains(&card_name(text));
         let (mut heard, mut texts): (Vec<&String>, Vec<&String>) =
             self.to_introduce(partner).partition(heard);
         if answer && !heard.is_empty() {
@@ -161,19 +154,9 @@ impl Turn<'_> {
 
     /// This mail goes out and asks; its answer says that what it tells of others was heard.
     pub(super) fn tells(&self, partner: &Partner, peer: &mut Peer, mail: u64, introductions: &[String]) {
-        peer.greet_seq = peer.greet_seq.map(|seq| if seq == UNSAID { mail } else { seq });
-        let names: Vec<u64> = self.to_introduce(partner).map(|text| card_name(text)).collect();
-        peer.heard_of.retain(|name| names.contains(name));
-        let telling: Vec<u64> = introductions.iter().map(|text| card_name(text)).collect();
-        if telling.is_empty() {
-            // Its answer says nothing of what an earlier one told.
-            peer.told_seq = None;
-            return;
-        }
-        if peer.told_seq.is_none() || peer.telling != telling {
-            peer.told_seq = Some(mail);
-            peer.telling = telling;
-        }
+        let all: Vec<u64> = self.to_introduce(partner).map(|text| card_name(text)).collect();
+        let telling = introductions.iter().map(|text| card_name(text)).collect();
+        peer.greeting.asks(mail, telling, &all);
     }
 
     /// What we tell of ourselves and others changed with what came from `giver`: whoever has not heard it gets a hello. So
@@ -186,28 +169,27 @@ impl Turn<'_> {
     fn tell_if_news(&self, partner: &Partner, peer: &mut Peer) -> bool {
         let news = peer.answered && self.has_news(partner, peer);
         if news {
-            peer.hello_at = Some(self.now);
-            peer.hellos = 0;
+            peer.greeting.begin(self.now);
         }
         news
     }
 
     /// Whether there is something to tell of ourselves or others that this site was not told.
     fn has_news(&self, partner: &Partner, peer: &Peer) -> bool {
-        peer.card_told != Some(self.to_tell(partner))
+        peer.greeting.card_told != Some(self.to_tell(partner))
     }
 
     /// The key that the site knows us by. While it does not answer to our card, each hello tries another.
     pub(super) fn signer(&self, peer: &Peer, hello: bool) -> KeyId {
         let own = key_id(&self.config.key.verifying_key());
-        let known = peer.pinned.map(|pinned| pinned.key);
+        let known = peer.greeting.pinned.map(|pinned| pinned.key);
         if !hello || self.goes_by_our_card(peer) {
             return known.filter(|key| self.is_ours(key)).unwrap_or(own);
         }
         let former = self.config.succession.former_keys.iter().map(key_id);
         let keys: Vec<KeyId> =
             known.into_iter().chain([own]).chain(former).filter(|key| self.is_ours(key)).collect();
-        keys[peer.hellos.saturating_sub(1) as usize % keys.len()]
+        keys[peer.greeting.tries.saturating_sub(1) as usize % keys.len()]
     }
 
     fn is_ours(&self, id: &KeyId) -> bool {

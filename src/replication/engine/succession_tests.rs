@@ -350,7 +350,8 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     // A hello that crossed ours goes by our card, and says nothing of what we told.
     paris.hears(2, &Hello { answer: false, ..hello("tokyo 1", Some(1)) });
     assert!(told_of_others(paris.wait(DAY)), "it is told again");
-    let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq.expect("not heard so far");
+    let seq =
+        Peer::load(&paris.store, "tokyo").unwrap().unwrap().greeting.told_seq.expect("not heard so far");
     let mut message = Message::new(vec![wanted()]);
     message.hello = Some(hello("tokyo 1", Some(1)));
     message.heard = Some(Heard { seq, held_ms: 0 });
@@ -421,7 +422,7 @@ fn what_is_told_of_others_takes_as_many_messages_as_it_needs() {
         told.extend(words);
         let mut message = Message::new(vec![wanted()]);
         message.hello = Some(hello("tokyo 1", Some(1)));
-        let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().told_seq;
+        let seq = Peer::load(&paris.store, "tokyo").unwrap().unwrap().greeting.told_seq;
         message.heard = seq.map(|seq| Heard { seq, held_ms: 0 });
         paris.receives(number, &message);
     }
@@ -535,7 +536,7 @@ fn a_hello_that_tells_of_nobody_is_no_word_on_what_was_told_before() {
     let hub = hub(2, &["a word of the new key for kyoto"]);
     // Nothing is known of what Tokyo goes by: it is told, and that is lost.
     let mut peer = Peer::load(&paris.store, "tokyo").unwrap().unwrap();
-    peer.pinned = None;
+    peer.greeting.pinned = None;
     paris.keeps(&peer);
     paris.starts(hub);
     assert!(told_of_others(paris.wait(60_000)));
