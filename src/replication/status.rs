@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::checkpoint::SignedCheckpoint;
-use super::engine::config::{Passage, same_context};
+use super::engine::config::same_context;
 use super::engine::due::{Due, budget_opens, next_due};
 use super::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use super::engine::restore::loss;
@@ -232,16 +232,9 @@ fn partner_status(
 /// Whether the naming context goes to the site or comes from it, as the link is configured.
 fn passes(config: &EngineConfig, partner: &Partner, record: Option<&ContextRecord>, context: &str) -> bool {
     let ours = record.is_some_and(|record| record.master == config.site);
-    let goes = record.is_some_and(|record| record.master != partner.site)
-        && match &partner.outbound {
-            Passage::Own => ours,
-            passage => passage.lets(context),
-        };
-    let comes = match &partner.inbound {
-        Passage::Own => config.master(context).is_some_and(|known| known.site == partner.site),
-        passage => passage.lets(context),
-    };
-    goes || (comes && !ours)
+    let master = config.master(context).map(|known| known.site.as_str());
+    let goes = record.is_some_and(|record| partner.gets(&config.site, record));
+    goes || (!ours && partner.gives(master, context))
 }
 
 /// Why the site and we do not hold the same of a naming context.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
+use crate::directory::ContextRecord;
 use crate::limits;
 use crate::replication::schedule::Schedule;
 
@@ -90,6 +91,25 @@ pub struct Partner {
     pub paused: bool,
     /// Nothing ever comes back from this site (a data diode).
     pub one_way: bool,
+}
+
+impl Partner {
+    /// Whether what we, the site `own`, hold of a naming context goes to this site.
+    pub fn gets(&self, own: &str, record: &ContextRecord) -> bool {
+        record.master != self.site
+            && match &self.outbound {
+                Passage::Own => record.master == own,
+                passage => passage.lets(&record.dn.to_string()),
+            }
+    }
+
+    /// Whether a naming context that `master` masters, if that is known, comes from this site.
+    pub fn gives(&self, master: Option<&str>, context: &str) -> bool {
+        match &self.inbound {
+            Passage::Own => master == Some(&self.site),
+            passage => passage.lets(context),
+        }
+    }
 }
 
 /// Which naming contexts may pass a link in one direction.

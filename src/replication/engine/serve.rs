@@ -9,7 +9,7 @@
 use super::config::{Partner, Passage};
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
-use crate::replication::peer::{Flight, Peer};
+use crate::replication::peer::{Flight, Link, Peer};
 use crate::replication::wire::Request;
 
 impl Turn<'_> {
@@ -21,61 +21,56 @@ impl Turn<'_> {
         newest: bool,
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&request.context).cloned() else { return Ok(()) };
-        // Who masters it, holds some of it, or gave it to us, may have what it lacks, though we do not offer it.
+        let (now, timeout, echoed) = (self.now, peer.timeout(&self.config.timing), peer.echoed_seq);
         let link = peer.link(&request.context);
-        let knows = link.gave || (link.theirs.is_some() && partner.outbound == Passage::Own);
-        let owed = record.master == partner.site || knows;
-        if !self.sends(partner, &record) && !owed {
-            return Ok(());
-        }
+        let owed = owes(partner, link, &record.master);
         // Over what we may have lost ourselves nothing is sent.
-        if request.base.is_some_and(|base| !record.is_on_history(&base)) && record.master == self.config.site
-        {
+        let off = request.base.is_some_and(|base| !record.is_on_history(&base));
+        if !(owed || self.sends(partner, &record)) || (off && record.master == self.config.site) {
             return Ok(());
         }
-        let timeout = peer.timeout(&self.config.timing);
-        let echoed = peer.echoed_seq;
-        let now = self.now;
+        link.wanted = true;
         // A flight whose last parts left after the question was put, and not long ago, may still arrive.
         let coming = |flight: &Flight| flight.seq > echoed && now - flight.at < timeout;
-        let link = peer.link(&request.context);
-        link.wanted = true;
-        if link.awaits_file(now) && request.transfer.is_none() {
+        if let Some(id) = request.transfer {
+            if let Some(flight) = link.chain.iter_mut().find(|flight| flight.transfer == id) {
+                again(flight, &request.missing, coming(flight));
+            }
             return Ok(());
         }
-        match request.transfer {
-            Some(id) => {
-                if let Some(flight) = link.chain.iter_mut().find(|flight| flight.transfer == id) {
-                    again(flight, &request.missing, coming(flight));
-                }
+        if !newest || link.awaits_file(now) {
+            return Ok(());
+        }
+        let base = request.base.zip(request.base_digest);
+        match link.chain.iter_mut().find(|flight| flight.base == base) {
+            Some(flight) if coming(flight) || flight.next == 0 => {}
+            Some(flight) if missed(flight, echoed) && Some(flight.target) != point(&record) => {
+                self.cut_again(partner, link)?;
+                link.owed = owed;
             }
-            None if newest => {
-                let base = request.base.zip(request.base_digest);
-                // All of it left and a later message arrived, but nothing of it is of use there: the site stood further on
-                // before it asked for everything.
-                // Where mail takes weeks no repetition is ever the last that arrived, so what is small is cut anew.
-                let old = |flight: &Flight| {
-                    let left = flight.next == flight.parts && (flight.seq <= echoed || flight.parts == 1);
-                    (base.is_none() || flight.astray) && left && Some(flight.target) != point(&record)
-                };
-                match link.chain.iter_mut().find(|flight| flight.base == base) {
-                    Some(flight) if coming(flight) || flight.next == 0 => {}
-                    Some(flight) if old(flight) => {
-                        self.cut_again(partner, link)?;
-                        link.owed = owed;
-                    }
-                    // Of a large one, part 0; the site then names what else is missing.
-                    Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
-                    None => {
-                        link.owed = owed;
-                        link.push_at = sooner(link.push_at, now);
-                    }
-                }
+            // Of a large one, part 0; the site then names what else is missing.
+            Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
+            None => {
+                link.owed = owed;
+                link.push_at = sooner(link.push_at, now);
             }
-            None => {}
         }
         Ok(())
     }
+}
+
+/// Whether the site may have what it lacks though we do not offer it: it masters it, gave it to us, or holds some of it.
+fn owes(partner: &Partner, link: &Link, master: &str) -> bool {
+    let holds = link.theirs.is_some() && partner.outbound == Passage::Own;
+    master == partner.site || link.gave || holds
+}
+
+/// Whether all of it left and a later message arrived, but nothing of it is of use there: the site stood further on before
+/// it asked for everything. Where mail takes weeks no repetition is ever the last that arrived, so what is small counts
+/// as missed anyway.
+fn missed(flight: &Flight, echoed: u64) -> bool {
+    let left = flight.next == flight.parts && (flight.seq <= echoed || flight.parts == 1);
+    left && (flight.base.is_none() || flight.astray)
 }
 
 /// Parts of a transfer that are sent again when nothing is known of it.

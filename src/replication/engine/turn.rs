@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use uuid::Uuid;
 
-use super::config::{EngineConfig, KnownSite, Masters, Partner, Passage, same_context};
+use super::config::{EngineConfig, KnownSite, Masters, Partner, same_context};
 use super::hold::{Hold, HoldKind, HoldVerdict, holds};
 use super::records::{Places, Records, Shared, place_name};
 use super::{Event, Output};
@@ -142,13 +142,7 @@ impl<'t> Turn<'t> {
 
     /// Whether what we hold of this naming context goes to this site.
     pub(super) fn sends(&self, partner: &Partner, record: &ContextRecord) -> bool {
-        if record.master == partner.site {
-            return false;
-        }
-        match &partner.outbound {
-            Passage::Own => record.master == self.config.site,
-            passage => passage.lets(&record.dn.to_string()),
-        }
+        partner.gets(&self.config.site, record)
     }
 
     /// Whether this naming context is taken from this site.
@@ -157,12 +151,8 @@ impl<'t> Turn<'t> {
             return true;
         }
         let ours = self.context(context).is_some_and(|record| record.master == self.config.site);
-        let trusted = self.master(context).is_some_and(|known| known.site != self.config.site);
-        let lets = match &partner.inbound {
-            Passage::Own => self.master(context).is_some_and(|known| known.site == partner.site),
-            passage => passage.lets(context),
-        };
-        !ours && trusted && lets
+        let master = self.master(context).filter(|known| known.site != self.config.site);
+        !ours && master.is_some_and(|known| partner.gives(Some(&known.site), context))
     }
 
     /// Whether a naming context has a place in our vector for the site; its record, if there is one, and its name.
