@@ -6,7 +6,7 @@
 //!   the newest hello.
 //!   So an old message, replayed, can cost a little mail, never state.
 
-use super::apply::Received;
+use super::arrive::Received;
 use super::compose::PART_BYTES_MIN;
 use super::config::Partner;
 use super::turn::{Turn, sooner};

@@ -14,13 +14,14 @@
 //!   make a new one.
 //!
 //! ```text
-//!   Received ─► inbound ─┬─► apply   (parts put together, proved, applied)
+//!   Received ─► inbound ─┬─► arrive (parts put together) ─► apply (transfers proved, applied)
 //!                        ├─► compare (their vector against ours: behind, ahead, equal)
 //!                        └─► serve   (what they ask for)
 //!   Tick, LocalCommit ─► outbound (what is due) ─► compose (messages within the byte limit)
 //! ```
 
 pub mod apply;
+mod arrive;
 pub mod bundle;
 pub mod compare;
 pub mod compose;
