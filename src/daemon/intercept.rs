@@ -3,7 +3,8 @@
 //!
 //! FAILURE
 //!   Whatever is wrong with the message itself: 5xx with the reason, the store unchanged; its sender is told
-//!   by its own mail system, and a copy is kept. Whatever is wrong here: 451, the sending server keeps it.
+//!   by its own mail system, and a copy is kept. Whatever is wrong here, the copy that cannot be kept too: 451, the
+//!   sending server keeps the message.
 
 use std::sync::Arc;
 
@@ -59,42 +60,47 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     match found {
         Ok(Ok(Found::Sealed(opened, message_id))) => accept(&site, opened, message_id, bytes).await,
         Ok(Ok(Found::Bounce(bounce))) => {
-            site.counters.mail(Mail::Bounce, bytes);
-            match take_bounce(&site, &envelope, &bounce) {
-                Noted::Counts => {}
-                Noted::Ignored(reason) => {
-                    warn!(
-                        event = "bounce-ignored",
-                        mailbox = envelope.mailbox.as_str(),
-                        reason,
-                        "a report led to nothing"
-                    );
-                    keep(&site, reverse_path, reason.to_owned(), &message).await;
+            if let Noted::Ignored(reason) = take_bounce(&site, &envelope, &bounce) {
+                if let Err(failure) = keep(&site, &reverse_path, reason, &message).await {
+                    return defer(&site, &reverse_path, bytes, &failure);
                 }
+                warn!(
+                    event = "bounce-ignored",
+                    mailbox = envelope.mailbox.as_str(),
+                    reason,
+                    "a report led to nothing"
+                );
             }
+            site.counters.mail(Mail::Bounce, bytes);
             Reply::new(250, Enhanced(2, 0, 0), "noted")
         }
         Ok(Err(refusal)) => {
+            if let Err(failure) = keep(&site, &reverse_path, &refusal.to_string(), &message).await {
+                return defer(&site, &reverse_path, bytes, &failure);
+            }
             site.counters.mail(Mail::Refused, bytes);
             warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
-            keep(&site, reverse_path, refusal.to_string(), &message).await;
             reply(&refusal)
         }
-        Err(failure) => {
-            site.counters.mail(Mail::Deferred, bytes);
-            warn!(event = "message-deferred", reverse_path, bytes, %failure, "a message could not be looked at");
-            Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
-        }
+        Err(failure) => defer(&site, &reverse_path, bytes, &failure.to_string()),
     }
 }
 
-/// The operator can look at what took no effect. The session waits for the copy, so that mail which nobody asked for
-/// does not pile up in memory.
-async fn keep(site: &Site, from: String, reason: String, message: &[u8]) {
+/// The operator can look at what took no effect. The session waits for the copy: mail which nobody asked for does not
+/// pile up in memory, and what could not be kept is not refused for good.
+async fn keep(site: &Site, from: &str, reason: &str, message: &[u8]) -> Result<(), String> {
     let most = copy_bytes_max(site.config().replication.timing.quarantine_bytes_max);
     let mail = message[..message.len().min(most)].to_vec();
-    // When the store fails, the replicator says so; the reply is the same.
-    let _ = site.replicator.keep(Input::Refused { from, reason, mail, bytes: message.len() as u64 }).await;
+    let (from, reason) = (from.to_owned(), reason.to_owned());
+    let refused = Input::Refused { from, reason, mail, bytes: message.len() as u64 };
+    site.replicator.keep(refused).await.map(drop)
+}
+
+/// Trouble of ours: who sends keeps the message.
+fn defer(site: &Site, from: &str, bytes: usize, failure: &str) -> Reply {
+    site.counters.mail(Mail::Deferred, bytes);
+    warn!(event = "message-deferred", from, bytes, failure, "the sender keeps the message");
+    Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
 }
 
 fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, Refusal> {
@@ -156,18 +162,7 @@ async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: 
             warn!(event = "message-refused", site = from, seq, bytes, reason = %refusal, "a message took no effect");
             Reply::new(554, Enhanced(5, 7, 1), &refusal.to_string())
         }
-        Err(failure) => {
-            site.counters.mail(Mail::Deferred, bytes);
-            warn!(
-                event = "message-deferred",
-                site = from,
-                seq,
-                bytes,
-                failure,
-                "the sender keeps the message"
-            );
-            Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
-        }
+        Err(failure) => defer(site, &from, bytes, &failure),
     }
 }
 

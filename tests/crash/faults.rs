@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use crate::support::{Scratch, Site, SmallDisk, free_address, path_text, people};
+use crate::support::{Scratch, Site, SmallDisk, deliver, free_address, path_text, people};
 
 #[test]
 fn a_store_in_use_is_refused_and_its_holder_named() {
@@ -66,6 +66,24 @@ fn a_full_disk_refuses_the_import_and_keeps_what_was() {
     // With room again the same daemon goes on.
     disk.grow();
     site.ok(&["import", path_text(&file)]);
+    site.stop();
+}
+
+/// What is refused for good is gone from where it came from, so its copy must be on disk before.
+#[test]
+fn a_full_disk_defers_mail_whose_copy_cannot_be_kept() {
+    let scratch = Scratch::new("disk-full-copy");
+    let mut site = alone(&scratch);
+    let disk = SmallDisk::mount(&site.directory.join("data"), "8m");
+    site.start();
+    let mail = ["From: a@b\r\nSubject: hi\r\n\r\n", &"0123456789abcdef\r\n".repeat(20_000)].concat();
+    let copies = || site.ok(&["quarantine", "list"]).matches("somebody@outside.example").count();
+    disk.fill();
+    deliver(&site, mail.as_bytes()).expect(451);
+    disk.free();
+    assert_eq!(copies(), 0);
+    deliver(&site, mail.as_bytes()).expect(550);
+    assert_eq!(copies(), 1);
     site.stop();
 }
 
