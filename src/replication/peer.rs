@@ -205,6 +205,9 @@ pub struct Link {
     #[n(17)]
     #[cbor(default, with = "packed")]
     pub arriving: Vec<TransferId>,
+    /// It came from the site and was refused by what its first part says; the site does not know yet.
+    #[n(18)]
+    pub refused: Option<TransferId>,
     /// The site asked for it and may have it, though it is not offered.
     #[n(10)]
     #[cbor(default)]
@@ -280,6 +283,7 @@ impl Link {
             gave: false,
             by_file: None,
             arriving: Vec::new(),
+            refused: None,
             repeat_at: None,
         }
     }

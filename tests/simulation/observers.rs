@@ -344,7 +344,7 @@ impl Observers {
             let name = master.own().dn.to_string();
             let at = self.seen.get(&(n, name.clone()));
             let same = |m: usize| self.seen.get(&(m, name.clone())) == at;
-            at.is_none() || Some(n) == self.mute || (0..sites.len()).all(same)
+            Some(n) == self.mute || (0..sites.len()).all(same)
         });
         self.equal.set(Some(equal));
         equal

@@ -95,6 +95,9 @@ impl Turn<'_> {
                 Verdict::Refuse(reason) => {
                     self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
+                    let link = peer.link(context);
+                    link.refused = Some(assembly.transfer());
+                    link.ask_at = sooner(link.ask_at, self.now + millis(self.config.timing.gap));
                 }
                 Verdict::Differs => {
                     let reason = "its base is not what we hold at that position".to_owned();

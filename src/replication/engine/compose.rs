@@ -208,6 +208,7 @@ impl Turn<'_> {
             let timeout = peer.timeout(&self.config.timing);
             let own = self.context(&name).and_then(point);
             let link = peer.link(&name);
+            let refused = link.refused.take();
             let held = self.held.iter().any(|held| same_context(held, &name));
             if held || (own == link.theirs && !link.wants_whole()) {
                 link.ask_at = None;
@@ -223,7 +224,9 @@ impl Turn<'_> {
                 // What comes and is not taken may be in the way of itself.
                 peer.finished.clear();
             }
-            let incomplete = self.incomplete(&partner.site, &name)?;
+            let mut incomplete = self.incomplete(&partner.site, &name)?;
+            // Of what was refused, other parts may have come in since.
+            incomplete.retain(|request| request.transfer != refused);
             self.event(Event::Requested {
                 site: partner.site.clone(),
                 context: name.clone(),
@@ -232,7 +235,7 @@ impl Turn<'_> {
             // Parts of a transfer that the site has given up are asked for in vain.
             if incomplete.is_empty() || asks > IN_VAIN_ASKS {
                 requests.push(Request {
-                    context: name,
+                    context: name.clone(),
                     base: base.map(|(position, _)| position),
                     base_digest: base.map(|(_, digest)| digest),
                     transfer: None,
@@ -240,6 +243,15 @@ impl Turn<'_> {
                 });
             }
             requests.extend(incomplete);
+            if refused.is_some() {
+                requests.push(Request {
+                    context: name,
+                    base: None,
+                    base_digest: None,
+                    transfer: refused,
+                    missing: Vec::new(),
+                });
+            }
         }
         Ok(requests)
     }

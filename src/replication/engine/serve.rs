@@ -33,8 +33,13 @@ impl Turn<'_> {
         // A flight whose last parts left after the question was put, and not long ago, may still arrive.
         let coming = |flight: &Flight| flight.seq > echoed && now - flight.at < timeout;
         if let Some(id) = request.transfer {
-            if let Some(flight) = link.chain.iter_mut().find(|flight| flight.transfer == id) {
-                again(flight, &request.missing, coming(flight));
+            match link.chain.iter_mut().find(|flight| flight.transfer == id) {
+                // It was refused there, for a key that counts no more perhaps: only something newer may do.
+                Some(flight) if request.missing.is_empty() && Some(flight.target) != point(&record) => {
+                    self.cut_again(partner, link)?;
+                }
+                Some(flight) => again(flight, &request.missing, coming(flight)),
+                None => {}
             }
             return Ok(());
         }

@@ -2,13 +2,14 @@
 
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::directory::change::Change;
 use crate::directory::commit::Commit;
 use crate::directory::context::{context_by_number, create_context};
 use crate::directory::memory::MemoryStore;
-use crate::directory::{Attributes, Dn, Table, Write as _};
+use crate::directory::{Attributes, Digest, Dn, Position, Table, Write as _};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::engine::config::{FormerKey, KnownSite, PinnedCard};
 use crate::replication::engine::{
@@ -18,7 +19,7 @@ use crate::replication::parts;
 use crate::replication::peer::Peer;
 use crate::replication::transfer::{self, Manifest};
 use crate::replication::wire::{
-    Heard, Hello, KeyId, Message, PartItem, Pinned, Standing, VectorItem, key_id,
+    Heard, Hello, KeyId, Message, PartItem, Pinned, Request, Standing, VectorItem, key_id,
 };
 
 const CONTEXT: &str = "ou=paris,o=Example";
@@ -359,14 +360,14 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
     assert!(!told_of_others(paris.wait(30 * DAY)), "heard");
 }
 
-/// All of Kyoto's naming context, as Kyoto signed it with this key.
-fn kyotos(seed: u8) -> Vec<PartItem> {
+/// All of Kyoto's naming context, which holds this, as Kyoto signed it with this key.
+fn kyotos(seed: u8, description: &[u8]) -> Vec<PartItem> {
     let name = "ou=kyoto,o=Example";
     let mut store = MemoryStore::new();
     let mut tx = store.begin();
     create_context(&mut tx, &Dn::parse(name).unwrap(), "kyoto", Uuid::from_u128(2)).unwrap();
     let mut commit = Commit::begin(&mut tx, 1, [7; 12]).unwrap();
-    let attributes = Attributes::from_pairs([("description", b"x".to_vec())]).unwrap();
+    let attributes = Attributes::from_pairs([("description", description.to_vec())]).unwrap();
     commit.apply(&Change::Put { dn: Dn::parse(name).unwrap(), uuid: None, attributes }).unwrap();
     commit.finish().unwrap();
     tx.commit();
@@ -375,6 +376,56 @@ fn kyotos(seed: u8) -> Vec<PartItem> {
     let encoded = transfer::encode(&store, &record, None, &signed).unwrap().unwrap();
     let parts = parts::cut(&encoded.manifest, &encoded.body, 1 << 14).unwrap();
     parts.into_iter().map(|part| PartItem { context: name.into(), part }).collect()
+}
+
+/// Its parts are lost and repeated for ever otherwise: whoever has some of them asks for the others.
+#[test]
+fn who_sent_what_no_key_counts_for_is_told_so() {
+    let mut paris = Paris::new();
+    let mut hub = hub(1, &[]);
+    hub.partners[0].inbound = Passage::All;
+    let contexts = vec!["ou=kyoto,o=Example".into()];
+    let (key, former) = (key(9).verifying_key(), Vec::new());
+    hub.known.push(KnownSite { site: "kyoto".into(), key, contexts, former, card: None });
+    paris.starts(hub);
+    paris.wait(DAY);
+    let noise = (0..1_000_u32).flat_map(|n| Sha256::digest(n.to_be_bytes())).collect::<Vec<u8>>();
+    let parts = kyotos(8, &noise);
+    let transfer = parts[0].part.transfer;
+    let position = Some(Position { invocation: Uuid::from_u128(2), usn: 1 });
+    let (digest, standing) = (Some(Digest([1; 32])), Standing::Follows);
+    let holds = VectorItem { context: "ou=kyoto,o=Example".into(), position, digest, standing };
+    let mut message = Message::new(vec![holds]);
+    message.parts = parts.clone();
+    paris.receives(2, &message);
+    // One of them once more.
+    message.parts.drain(..1);
+    paris.receives(3, &message);
+    let asked: Vec<Request> = paris.wait(DAY / 24).into_iter().flat_map(|(sent, _)| sent.requests).collect();
+    let refused = |request: &&Request| request.transfer == Some(transfer) && request.missing.is_empty();
+    assert_eq!(asked.iter().filter(refused).count(), 1, "{asked:?}");
+}
+
+/// What Tokyo refused it gets again only if there is nothing newer: a key that counted here may not count there.
+#[test]
+fn what_was_refused_gives_way_to_what_is_newer() {
+    let mut paris = Paris::new();
+    let chain =
+        |paris: &Paris| Peer::load(&paris.store, "tokyo").unwrap().unwrap().link(CONTEXT).chain.clone();
+    let transfer = Some(chain(&paris)[0].transfer);
+    let mut message = Message::new(vec![wanted()]);
+    let (context, missing) = (CONTEXT.into(), Vec::new());
+    message.requests = vec![Request { context, base: None, base_digest: None, transfer, missing }];
+    paris.receives(2, &message);
+    paris.wait(60_000);
+    assert_eq!(Some(chain(&paris)[0].transfer), transfer);
+    paris.put("cn=newer,ou=paris,o=Example");
+    paris.wait(60_000);
+    assert_eq!(chain(&paris).len(), 2);
+    paris.receives(3, &message);
+    paris.wait(60_000);
+    let chain = chain(&paris);
+    assert!(chain.len() == 1 && Some(chain[0].transfer) != transfer, "{chain:?}");
 }
 
 /// Tokyo knows Kyoto by its former card, and goes on so if nobody tells it.
@@ -393,7 +444,7 @@ fn who_gives_what_a_former_key_signed_is_told_of_the_present_one() {
     assert!(hellos(&paris.wait(DAY)).is_empty(), "there is nothing to tell");
 
     let mut message = Message::new(vec![wanted()]);
-    message.parts = kyotos(8);
+    message.parts = kyotos(8, b"x");
     paris.receives(3, &message);
     assert!(context_by_number(&paris.store, 2).unwrap().is_some(), "it is taken");
     let sent = paris.wait(60_000);
