@@ -205,7 +205,7 @@ pub struct Link {
     #[n(17)]
     #[cbor(default, with = "packed")]
     pub arriving: Vec<TransferId>,
-    /// It came from the site and was refused by what its first part says; the site does not know yet.
+    /// The last transfer from the site that was refused by what its first part says.
     #[n(18)]
     pub refused: Option<TransferId>,
     /// The site asked for it and may have it, though it is not offered.
@@ -245,6 +245,10 @@ pub struct Flight {
     #[n(7)]
     #[cbor(default)]
     pub seq: u64,
+    /// The message that carried its last part first; 0: that did not leave yet.
+    #[n(11)]
+    #[cbor(default)]
+    pub first_seq: u64,
     #[n(8)]
     #[cbor(default)]
     pub at: Millis,

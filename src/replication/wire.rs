@@ -193,7 +193,7 @@ pub struct Request {
     pub base: Option<Position>,
     #[n(2)]
     pub base_digest: Option<Digest>,
-    /// Parts of this transfer are missing: those in `missing`; or, if there are none, it was refused.
+    /// Parts of this transfer are missing: those in `missing`.
     #[n(3)]
     pub transfer: Option<TransferId>,
     #[n(4)]

@@ -92,6 +92,7 @@ impl Turn<'_> {
             next: 0,
             again: Vec::new(),
             seq: 0,
+            first_seq: 0,
             at: self.now,
             arrived: 0,
             astray: base.is_some_and(|(position, _)| !record.is_on_history(&position)),
@@ -185,9 +186,12 @@ impl Turn<'_> {
         peer.sent_at = Some(self.now);
         for item in &message.parts {
             let flights = peer.links.iter_mut().flat_map(|link| &mut link.chain);
-            flights
-                .filter(|flight| flight.transfer == item.part.transfer)
-                .for_each(|flight| flight.seq = mail);
+            for flight in flights.filter(|flight| flight.transfer == item.part.transfer) {
+                flight.seq = mail;
+                if flight.first_seq == 0 && item.part.index + 1 == flight.parts {
+                    flight.first_seq = mail;
+                }
+            }
         }
         let signer = self.signer(peer, message.hello.is_some());
         let payload = message.encode();
@@ -208,7 +212,7 @@ impl Turn<'_> {
             let timeout = peer.timeout(&self.config.timing);
             let own = self.context(&name).and_then(point);
             let link = peer.link(&name);
-            let refused = link.refused.take();
+            let refused = link.refused;
             let held = self.held.iter().any(|held| same_context(held, &name));
             if held || (own == link.theirs && !link.wants_whole()) {
                 link.ask_at = None;
@@ -225,7 +229,7 @@ impl Turn<'_> {
                 peer.finished.clear();
             }
             let mut incomplete = self.incomplete(&partner.site, &name)?;
-            // Of what was refused, other parts may have come in since.
+            // More of what was refused may have come in since; all of it would be refused again.
             incomplete.retain(|request| request.transfer != refused);
             self.event(Event::Requested {
                 site: partner.site.clone(),
@@ -243,15 +247,6 @@ impl Turn<'_> {
                 });
             }
             requests.extend(incomplete);
-            if refused.is_some() {
-                requests.push(Request {
-                    context: name,
-                    base: None,
-                    base_digest: None,
-                    transfer: refused,
-                    missing: Vec::new(),
-                });
-            }
         }
         Ok(requests)
     }

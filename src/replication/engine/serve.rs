@@ -33,13 +33,8 @@ impl Turn<'_> {
         // A flight whose last parts left after the question was put, and not long ago, may still arrive.
         let coming = |flight: &Flight| flight.seq > echoed && now - flight.at < timeout;
         if let Some(id) = request.transfer {
-            match link.chain.iter_mut().find(|flight| flight.transfer == id) {
-                // It was refused there, for a key that counts no more perhaps: only something newer may do.
-                Some(flight) if request.missing.is_empty() && Some(flight.target) != point(&record) => {
-                    self.cut_again(partner, link)?;
-                }
-                Some(flight) => again(flight, &request.missing, coming(flight)),
-                None => {}
+            if let Some(flight) = link.chain.iter_mut().find(|flight| flight.transfer == id) {
+                again(flight, &request.missing, coming(flight));
             }
             return Ok(());
         }
@@ -48,11 +43,11 @@ impl Turn<'_> {
         }
         let base = request.base.zip(request.base_digest);
         match link.chain.iter_mut().find(|flight| flight.base == base) {
-            Some(flight) if coming(flight) || flight.next == 0 => {}
             Some(flight) if missed(flight, echoed) && Some(flight.target) != point(&record) => {
                 self.cut_again(partner, link)?;
                 link.owed = owed;
             }
+            Some(flight) if coming(flight) || flight.next == 0 => {}
             // Of a large one, part 0; the site then names what else is missing.
             Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
             None => {
@@ -71,11 +66,11 @@ fn owes(partner: &Partner, link: &Link, master: &str) -> bool {
 }
 
 /// Whether all of it left and a later message arrived, but nothing of it is of use there: the site stood further on before
-/// it asked for everything. Where mail takes weeks no repetition is ever the last that arrived, so what is small counts
-/// as missed anyway.
+/// it asked for everything. What was repeated since does not count: where mail takes weeks some repetition is always on its
+/// way.
 fn missed(flight: &Flight, echoed: u64) -> bool {
-    let left = flight.next == flight.parts && (flight.seq <= echoed || flight.parts == 1);
-    left && (flight.base.is_none() || flight.astray)
+    let arrived = flight.first_seq > 0 && flight.first_seq <= echoed;
+    arrived && (flight.base.is_none() || flight.astray)
 }
 
 /// Parts of a transfer that are sent again when nothing is known of it.
