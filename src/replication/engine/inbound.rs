@@ -69,7 +69,7 @@ impl Turn<'_> {
         }
         if freshness != Freshness::Old {
             for request in &message.requests {
-                self.serve(partner, &mut peer, request, newest)?;
+                self.serve(partner, &mut peer, request, &message.requests, newest)?;
             }
         }
         if newest {

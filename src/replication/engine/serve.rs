@@ -13,11 +13,13 @@ use crate::replication::peer::{Flight, Link, Peer};
 use crate::replication::wire::Request;
 
 impl Turn<'_> {
+    /// Does what this request asks for; `all`: those of the same message.
     pub(super) fn serve(
         &mut self,
         partner: &Partner,
         peer: &mut Peer,
         request: &Request,
+        all: &[Request],
         newest: bool,
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&request.context).cloned() else { return Ok(()) };
@@ -42,7 +44,10 @@ impl Turn<'_> {
             return Ok(());
         }
         let base = request.base.zip(request.base_digest);
+        let named = |flight: &Flight| all.iter().any(|other| other.transfer == Some(flight.transfer));
         match link.chain.iter_mut().find(|flight| flight.base == base) {
+            // It holds some of it, and completes that.
+            Some(flight) if named(flight) => {}
             Some(flight) if missed(flight, echoed) && Some(flight.target) != point(&record) => {
                 self.cut_again(partner, link)?;
                 link.owed = owed;
