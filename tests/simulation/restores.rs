@@ -137,6 +137,19 @@ fn everything_is_asked_for_until_it_came() {
     assert!(world.observers.count("Requested") > asked, "it asks on");
 }
 
+/// A master is given what it lost by a site that offers it nothing; what bounces for its size comes in smaller parts
+/// without another question.
+#[test]
+fn what_a_master_asked_for_comes_though_it_was_too_large() {
+    let mut world = two_equal_sites(|knobs| knobs.bulk = 800);
+    let blank = World::new(1, Knobs::calm()).sites[0].store.clone();
+    restore(&mut world, 0, &blank);
+    world.knobs.passes_bytes_max = 40_000;
+    assert!(world.run(world.now + DAY, |world| world.observers.count("Recovered") > 0));
+    assert!(world.observers.count("PartsHalved") > 0, "it bounced");
+    assert_eq!(world.observers.count("Requested"), 1);
+}
+
 /// A hub that was put back to an earlier day is asked by a site that is ahead of it, and sends what it has.
 #[test]
 fn a_site_ahead_of_its_hub_gets_what_follows_once_the_hub_knows_more() {
