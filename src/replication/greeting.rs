@@ -36,7 +36,7 @@ pub struct Greeting {
     #[n(6)]
     pub pinned: Option<Pinned>,
     /// The first hello since we started, until this one or a later one is answered: by which card each goes may be
-    /// another than before. [`UNSAID`]: it did not leave yet.
+    /// another than before. `UNSAID`: it did not leave yet.
     #[n(7)]
     pub start_seq: Option<u64>,
     /// The first of our hellos that tell of other sites what `telling` says, until this one is answered or a later one.
