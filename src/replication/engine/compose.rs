@@ -11,7 +11,7 @@ use super::{Event, Output};
 use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
 use crate::replication::pacing::millis;
-use crate::replication::parts::{self, Assembly, Outgoing};
+use crate::replication::parts::{self, Assembly, Outgoing, TransferId};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
 use crate::replication::transfer::{self, Base, EncodeError, Encoded};
 use crate::replication::wire::{self, Heard, Message, PartItem, Request};
@@ -228,9 +228,7 @@ impl Turn<'_> {
                 // What comes and is not taken may be in the way of itself.
                 peer.finished.clear();
             }
-            let mut incomplete = self.incomplete(&partner.site, &name)?;
-            // More of what was refused may have come in since; all of it would be refused again.
-            incomplete.retain(|request| request.transfer != refused);
+            let incomplete = self.incomplete(&partner.site, &name, refused)?;
             self.event(Event::Requested {
                 site: partner.site.clone(),
                 context: name.clone(),
@@ -239,7 +237,7 @@ impl Turn<'_> {
             // Parts of a transfer that the site has given up are asked for in vain.
             if incomplete.is_empty() || asks > IN_VAIN_ASKS {
                 requests.push(Request {
-                    context: name.clone(),
+                    context: name,
                     base: base.map(|(position, _)| position),
                     base_digest: base.map(|(_, digest)| digest),
                     transfer: None,
@@ -251,8 +249,14 @@ impl Turn<'_> {
         Ok(requests)
     }
 
-    /// What is missing of transfers of which something has arrived.
-    fn incomplete(&self, site: &str, context: &str) -> Result<Vec<Request>, StoreError> {
+    /// What is missing of transfers of which something has arrived. Of the one that was `refused` the first part is not
+    /// asked for; if it comes, and is not refused again, the others are.
+    fn incomplete(
+        &self,
+        site: &str,
+        context: &str,
+        refused: Option<TransferId>,
+    ) -> Result<Vec<Request>, StoreError> {
         let mut requests = Vec::new();
         for assembly in Assembly::all_from(self.tx.as_read(), site)? {
             let other = match assembly.manifest() {
@@ -261,7 +265,7 @@ impl Turn<'_> {
                     .claimed()
                     .is_ok_and(|said| !same_context(&said.context.to_string(), context)),
                 // Without part 0 nobody knows; to ask for it is the way to know.
-                _ => false,
+                _ => Some(assembly.transfer()) == refused,
             };
             if other || assembly.is_complete() {
                 continue;

@@ -385,11 +385,17 @@ fn of_what_no_key_counts_for_no_part_is_asked_for() {
     let mut hub = hub(1, &[]);
     hub.partners[0].inbound = Passage::All;
     let contexts = vec!["ou=kyoto,o=Example".into()];
-    let (key, former) = (key(9).verifying_key(), Vec::new());
-    hub.known.push(KnownSite { site: "kyoto".into(), key, contexts, former, card: None });
-    paris.starts(hub);
+    let former = Vec::new();
+    hub.known.push(KnownSite {
+        site: "kyoto".into(),
+        key: key(9).verifying_key(),
+        contexts,
+        former,
+        card: None,
+    });
+    paris.starts(hub.clone());
     paris.wait(DAY);
-    let noise = (0..1_000_u32).flat_map(|n| Sha256::digest(n.to_be_bytes())).collect::<Vec<u8>>();
+    let noise = (0..2_000_u32).flat_map(|n| Sha256::digest(n.to_be_bytes())).collect::<Vec<u8>>();
     let parts = kyotos(8, &noise);
     let transfer = parts[0].part.transfer;
     let position = Some(Position { invocation: Uuid::from_u128(2), usn: 1 });
@@ -399,11 +405,22 @@ fn of_what_no_key_counts_for_no_part_is_asked_for() {
     message.parts = parts.clone();
     paris.receives(2, &message);
     // One of them once more.
-    message.parts.drain(..1);
+    message.parts = vec![parts[1].clone()];
     paris.receives(3, &message);
     let asked: Vec<Request> = paris.wait(DAY / 24).into_iter().flat_map(|(sent, _)| sent.requests).collect();
     assert!(asked.iter().any(|request| request.transfer.is_none()), "{asked:?}");
     assert!(!asked.iter().any(|request| request.transfer == Some(transfer)), "{asked:?}");
+    // Its key becomes known, and the first part comes again.
+    hub.known[1].key = key(8).verifying_key();
+    paris.starts(hub);
+    message.parts = vec![parts[0].clone()];
+    paris.receives(4, &message);
+    let sent = paris.wait(2 * DAY);
+    let named = |request: &&Request| request.transfer == Some(transfer);
+    let asked: Vec<&Request> = sent.iter().flat_map(|(sent, _)| &sent.requests).filter(named).collect();
+    assert!(
+        asked.iter().all(|request| request.missing == [(2, parts.len() as u32 - 1)]) && !asked.is_empty()
+    );
 }
 
 /// Tokyo heard what came after it and still asks for everything: nothing of it was of use there, however lately it was
