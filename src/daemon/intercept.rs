@@ -96,10 +96,14 @@ async fn keep(site: &Site, from: &str, reason: &str, message: &[u8]) -> Result<(
     site.replicator.keep(refused).await.map(drop)
 }
 
-/// Trouble of ours: who sends keeps the message.
-fn defer(site: &Site, from: &str, bytes: usize, failure: &str) -> Reply {
+/// Trouble of ours with a message that is not opened.
+fn defer(site: &Site, reverse_path: &str, bytes: usize, failure: &str) -> Reply {
+    warn!(event = "message-deferred", reverse_path, bytes, failure, "the sender keeps the message");
+    deferred(site, bytes)
+}
+
+fn deferred(site: &Site, bytes: usize) -> Reply {
     site.counters.mail(Mail::Deferred, bytes);
-    warn!(event = "message-deferred", from, bytes, failure, "the sender keeps the message");
     Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
 }
 
@@ -162,7 +166,17 @@ async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: 
             warn!(event = "message-refused", site = from, seq, bytes, reason = %refusal, "a message took no effect");
             Reply::new(554, Enhanced(5, 7, 1), &refusal.to_string())
         }
-        Err(failure) => defer(site, &from, bytes, &failure),
+        Err(failure) => {
+            warn!(
+                event = "message-deferred",
+                site = from,
+                seq,
+                bytes,
+                failure,
+                "the sender keeps the message"
+            );
+            deferred(site, bytes)
+        }
     }
 }
 
