@@ -312,28 +312,30 @@ impl Worker {
                     engine.handle(&mut tx, now, input)?;
                 }
                 Request::Tell { input, answer } => {
-                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    self.outputs.extend(decided(&mut engine));
                     let before = self.outputs.len();
                     engine.handle(&mut tx, now, input)?;
-                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    self.outputs.extend(decided(&mut engine));
                     replies.push(Reply::Events(answer, events_of(&self.outputs[before..])));
                 }
                 Request::Bundle { site, answer } => {
-                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    self.outputs.extend(decided(&mut engine));
                     let before = self.outputs.len();
                     let messages = engine.bundle(&mut tx, now, &site)?;
-                    self.outputs.extend(std::iter::from_fn(|| engine.output()));
+                    self.outputs.extend(decided(&mut engine));
                     replies.push(Reply::Bundle(answer, (messages, events_of(&self.outputs[before..]))));
                 }
                 Request::Configure(config) => {
                     self.config = *config;
+                    // The mail and events of this transaction so far are those of the engine that goes.
+                    self.outputs.extend(decided(&mut engine));
                     engine = started(&self.config, &mut tx, now)?;
                 }
                 Request::Stop => {}
             }
         }
         tx.commit()?;
-        self.outputs.extend(std::iter::from_fn(|| engine.output()));
+        self.outputs.extend(decided(&mut engine));
         self.engine = Some(engine);
         Ok(())
     }
@@ -358,6 +360,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// What the engine decided since it was last asked.
+fn decided(engine: &mut Engine) -> impl Iterator<Item = Output> {
+    std::iter::from_fn(|| engine.output())
 }
 
 /// Those outputs that are to be told.

@@ -1,9 +1,10 @@
 //! What a transaction decided takes effect after its commit, or not at all.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc as blocking};
+use std::thread;
 
 use bridgehead::daemon::counters::ReplicationCounters;
-use bridgehead::daemon::replicator::Replicator;
+use bridgehead::daemon::replicator::{Changed, Mail, Replicator};
 use bridgehead::directory::sqlite::{FILE, SqliteStore};
 use bridgehead::replication::engine::{EngineConfig, Input, Partner, Succession, Timing};
 use ed25519_dalek::SigningKey;
@@ -22,17 +23,11 @@ const TAKE: &str = "DROP TRIGGER refuse; DROP TRIGGER refuse_too;";
 #[test]
 fn no_mail_leaves_when_the_commit_is_refused() {
     let scratch = Scratch::new("uncommitted");
-    let directory = scratch.join("data");
-    std::fs::create_dir(&directory).expect("a directory");
-    let store = SqliteStore::open(&directory).expect("a store");
-    let beside = Connection::open(directory.join(FILE)).expect("the same file");
+    let store = store(&scratch);
+    let beside = Connection::open(scratch.join("data").join(FILE)).expect("the same file");
     beside.execute_batch(REFUSE).expect("triggers");
 
-    let (mail, mut mails) = mpsc::unbounded_channel();
-    let (told, _told) = mpsc::unbounded_channel();
-    let counters = Arc::new(ReplicationCounters::default());
-    let (replicator, thread) =
-        Replicator::start(store, config(), mail, told, counters).expect("a thread of its own");
+    let Running { replicator, mut mails, thread, .. } = Running::start(store);
     // A hello was due at the start, and is due with the operator's word.
     let refused = replicator.tell(Input::Sync { site: None }).expect_err("refused");
     assert!(refused.contains("FOREIGN KEY"), "{refused}");
@@ -43,6 +38,65 @@ fn no_mail_leaves_when_the_commit_is_refused() {
     assert_eq!(hello.to, "tokyo");
     replicator.stop();
     thread.join().expect("it ends");
+}
+
+#[test]
+fn what_was_decided_before_a_reload_in_the_same_transaction_takes_effect() {
+    let scratch = Scratch::new("reloaded");
+    let Running { replicator, mut mails, thread, counters } = Running::start(store(&scratch));
+    let hello = await_some("the hello of the start", SOON, || mails.try_recv().ok());
+
+    // Whatever comes while this job runs shares the next transaction.
+    let (begun, begins) = blocking::channel();
+    let (end, ends) = blocking::channel();
+    let busy = thread::spawn({
+        let replicator = replicator.clone();
+        move || {
+            replicator.change(move |_| -> Result<_, String> {
+                begun.send(()).expect("the test waits");
+                ends.recv().expect("the test says when");
+                Ok(Changed { answer: (), contexts: Vec::new() })
+            })
+        }
+    });
+    begins.recv().expect("it runs");
+    let (to, text) = (hello.to, "not now".to_owned());
+    let failed = Input::SendFailed { to, mail: hello.mail, reply: 451, enhanced: String::new(), text };
+    replicator.input(failed);
+    replicator.input(Input::Sync { site: None });
+    replicator.configure(config());
+    end.send(()).expect("it waits");
+    busy.join().expect("it ends").expect("committed");
+    replicator.stop();
+    thread.join().expect("it ends");
+
+    assert_eq!(counters.snapshot().events["mail-bounced"], 1);
+    let later: Vec<u64> = std::iter::from_fn(|| mails.try_recv().ok()).map(|mail| mail.mail).collect();
+    assert_eq!(later.len(), 1, "the hello that the operator wanted: {later:?}");
+}
+
+fn store(scratch: &Scratch) -> SqliteStore {
+    let directory = scratch.join("data");
+    std::fs::create_dir(&directory).expect("a directory");
+    SqliteStore::open(&directory).expect("a store")
+}
+
+struct Running {
+    replicator: Replicator,
+    mails: mpsc::UnboundedReceiver<Mail>,
+    thread: thread::JoinHandle<()>,
+    counters: Arc<ReplicationCounters>,
+}
+
+impl Running {
+    fn start(store: SqliteStore) -> Running {
+        let (mail, mails) = mpsc::unbounded_channel();
+        let (told, _told) = mpsc::unbounded_channel();
+        let counters = Arc::new(ReplicationCounters::default());
+        let (replicator, thread) =
+            Replicator::start(store, config(), mail, told, counters.clone()).expect("a thread of its own");
+        Running { replicator, mails, thread, counters }
+    }
 }
 
 fn config() -> EngineConfig {

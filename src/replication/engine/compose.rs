@@ -303,16 +303,23 @@ impl Turn<'_> {
         peer.links.sort_by_key(|link| link.chain.iter().map(|flight| flight.bytes).sum::<u64>());
         for link in &mut peer.links {
             let mut flying = in_flight(&link.chain);
+            let mut resent = 0;
             for flight in &mut link.chain {
                 while bytes < room {
+                    let sent = flight.next;
                     let Some(index) = next_part(flight, flying < window) else { break };
                     let outgoing = Outgoing::of(&partner.site, flight.transfer);
                     let Some(part) = outgoing.part(self.tx.as_read(), index)? else { continue };
+                    resent += u32::from(index < sent);
                     flight.at = now;
                     flying += part.bytes.len() as u64;
                     bytes += part.bytes.len();
                     items.push(PartItem { context: link.context.clone(), part });
                 }
+            }
+            if resent > 0 {
+                let (site, context) = (partner.site.clone(), link.context.clone());
+                self.event(Event::Resent { site, context, parts: resent });
             }
         }
         let any = !items.is_empty();

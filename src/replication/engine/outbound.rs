@@ -173,8 +173,6 @@ impl Turn<'_> {
         }
         let first = &mut link.chain[0];
         first.again = vec![(0, first.next.clamp(1, PROBE_PARTS) - 1)];
-        let (site, context) = (partner.site.clone(), link.context.clone());
-        self.event(Event::Resent { site, context, parts: first.next.clamp(1, PROBE_PARTS) });
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::replication::engine::{
 };
 use crate::replication::schedule::Schedule;
 use crate::replication::status::{PeerState, status};
-use crate::replication::wire::{Heard, Message, Standing, VectorItem};
+use crate::replication::wire::{Heard, Message, Request, Standing, VectorItem};
 
 const CONTEXT: &str = "ou=paris,o=Example";
 const START: i64 = 1_800_000_000_000;
@@ -144,6 +144,49 @@ fn a_large_mail_that_comes_back_late_makes_parts_smaller_all_the_same() {
         now += 3_000;
     }
     assert_eq!(smaller, 1, "{sent:?}");
+}
+
+/// By log and counters an operator sees how much of the mail is repetition.
+#[test]
+fn each_part_that_leaves_is_told_as_the_first_time_or_as_again() {
+    let (mut store, mut engine, mut inputs) = paris(Partner::new("tokyo"));
+    let (mut left, mut first, mut again, mut now) = (0, 0, 0, START);
+    let mut asked = false;
+    while now < START + HOUR {
+        let mut tx = store.begin();
+        let input = inputs.pop().unwrap_or(Input::Tick);
+        engine.handle(&mut tx, Timestamp::from_millisecond(now).unwrap(), input).unwrap();
+        tx.commit();
+        while let Some(output) = engine.output() {
+            match output {
+                Output::Mail { mail, payload, .. } => {
+                    let parts = Message::decode(&payload).unwrap().parts;
+                    left += parts.len() as u32;
+                    let Some(part) = parts.first().filter(|_| !asked) else { continue };
+                    asked = true;
+                    let mut message = Message::new(Vec::new());
+                    message.heard = Some(Heard { seq: mail, held_ms: 0 });
+                    message.requests = vec![Request {
+                        context: CONTEXT.into(),
+                        base: None,
+                        base_digest: None,
+                        transfer: Some(part.part.transfer),
+                        missing: vec![(0, 0)],
+                    }];
+                    let header =
+                        Header { seq: START as u64 + 1, time: Timestamp::UNIX_EPOCH, message_id: None };
+                    inputs.push(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+                }
+                Output::Event(Event::TransferSent { parts, .. }) => first += parts,
+                Output::Event(Event::Resent { parts, .. }) => again += parts,
+                _ => {}
+            }
+        }
+        let due = engine.deadline().map_or(START + HOUR, |at| at.as_millisecond());
+        now = if inputs.is_empty() { due.max(now + 1) } else { now + 1 };
+    }
+    assert_eq!((left, first), (first + again, 1));
+    assert!(again > 2, "asked for once, and repeated since: {again}");
 }
 
 /// What `status` says of Tokyo a while after something was to leave for it: the state, why, what is next, and how it is with
