@@ -23,7 +23,6 @@ use super::progress::Progress;
 use crate::cli::failure::{DATA, OK, TRY_AGAIN, UNAVAILABLE};
 use crate::config::Config;
 use crate::daemon::Daemon;
-use crate::daemon::replicator::ReplicatorError;
 use crate::replication::engine::Input;
 
 /// Binds the socket. A file that a killed daemon left behind is replaced: the store's lock says that nobody else runs.
@@ -135,18 +134,18 @@ fn import(
         daemon.replicator().change(move |tx| import::import(tx, &site, aside, &mut tell))
     });
     match imported {
-        Ok(imported) => {
+        Ok(Ok(imported)) => {
             if file.is_some() {
                 writeln!(conversation.out, "{}", report(imported))?;
             }
             Ok(OK)
         }
-        Err(ReplicatorError::Job(error)) => {
+        Ok(Err(error)) => {
             writeln!(conversation.err, "bridgehead: {}", refusal(file, &error))?;
             Ok(status_of(&error))
         }
-        Err(error) => {
-            writeln!(conversation.err, "bridgehead: {error}")?;
+        Err(failure) => {
+            writeln!(conversation.err, "bridgehead: {failure}")?;
             Ok(TRY_AGAIN)
         }
     }
@@ -234,7 +233,7 @@ fn bundle_taken(config: &Config, file: File, daemon: &Daemon) -> Result<bundle::
     if proved.pin()? {
         daemon.reload().map_err(|problems| bundle::ApplyError::Store(problems.to_string()))?;
     }
-    proved.take(&key, &mut |input| daemon.replicator().tell(input))
+    proved.take(&key, &mut |input| daemon.replicator().tell(input).map_err(|failure| failure.to_string()))
 }
 
 fn deliver(mailbox: Option<&str>, conversation: &mut Conversation, daemon: &Daemon) -> io::Result<u8> {

@@ -3,9 +3,10 @@
 //!
 //! FAILURE
 //!   Whatever is wrong with the message itself: 5xx with the reason, the store unchanged; its sender is told
-//!   by its own mail system, and a copy is kept. Whatever is wrong here, the copy that cannot be kept too: 451, the
-//!   sending server keeps the message.
+//!   by its own mail system, and a copy is kept. Whatever is wrong here, the copy that cannot be kept too: 451, or 452
+//!   for a full disk (RFC 5321, section 4.2.3); the sending server keeps the message.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,7 +14,9 @@ use tracing::{info, warn};
 
 use super::Site;
 use super::counters::Mail;
+use super::replicator::Failure;
 use crate::config::Config;
+use crate::directory::StoreError;
 use crate::listen::intercept::{Delivery, Intercept, InterceptedEnvelope};
 use crate::message::bounce::{self, Action, Bounce, Cause};
 use crate::message::keys::SiteKey;
@@ -60,50 +63,62 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     match found {
         Ok(Ok(Found::Sealed(opened, message_id))) => accept(&site, opened, message_id, bytes).await,
         Ok(Ok(Found::Bounce(bounce))) => {
-            if let Noted::Ignored(reason) = take_bounce(&site, &envelope, &bounce) {
-                if let Err(failure) = keep(&site, &reverse_path, reason, &message).await {
-                    return defer(&site, &reverse_path, bytes, &failure);
+            let noted = match hint(&site, &envelope, &bounce) {
+                Ok(hint) => site.replicator.hear(hint).await.map(drop),
+                Err(reason) => {
+                    let mailbox = envelope.mailbox.as_str();
+                    let kept = keep(&site, &reverse_path, reason, &message).await;
+                    kept.inspect(|()| {
+                        warn!(event = "bounce-ignored", mailbox, reason, "a report led to nothing")
+                    })
                 }
-                warn!(
-                    event = "bounce-ignored",
-                    mailbox = envelope.mailbox.as_str(),
-                    reason,
-                    "a report led to nothing"
-                );
+            };
+            if let Err(failure) = noted {
+                return defer(&site, &reverse_path, bytes, &failure, later(&failure));
             }
             site.counters.mail(Mail::Bounce, bytes);
             Reply::new(250, Enhanced(2, 0, 0), "noted")
         }
         Ok(Err(refusal)) => {
             if let Err(failure) = keep(&site, &reverse_path, &refusal.to_string(), &message).await {
-                return defer(&site, &reverse_path, bytes, &failure);
+                return defer(&site, &reverse_path, bytes, &failure, later(&failure));
             }
             site.counters.mail(Mail::Refused, bytes);
             warn!(event = "message-refused", reverse_path, bytes, reason = %refusal, "a message to the replication mailbox was refused");
             reply(&refusal)
         }
-        Err(failure) => defer(&site, &reverse_path, bytes, &failure.to_string()),
+        Err(failure) => defer(&site, &reverse_path, bytes, &failure, local_error()),
     }
 }
 
 /// The operator can look at what took no effect. The session waits for the copy: mail which nobody asked for does not
 /// pile up in memory, and what could not be kept is not refused for good.
-async fn keep(site: &Site, from: &str, reason: &str, message: &[u8]) -> Result<(), String> {
+async fn keep(site: &Site, from: &str, reason: &str, message: &[u8]) -> Result<(), Failure> {
     let most = copy_bytes_max(site.config().replication.timing.quarantine_bytes_max);
     let mail = message[..message.len().min(most)].to_vec();
     let (from, reason) = (from.to_owned(), reason.to_owned());
     let refused = Input::Refused { from, reason, mail, bytes: message.len() as u64 };
-    site.replicator.keep(refused).await.map(drop)
+    site.replicator.hear(refused).await.map(drop)
 }
 
 /// Trouble of ours with a message that is not opened.
-fn defer(site: &Site, reverse_path: &str, bytes: usize, failure: &str) -> Reply {
-    warn!(event = "message-deferred", reverse_path, bytes, failure, "the sender keeps the message");
-    deferred(site, bytes)
+fn defer(site: &Site, reverse_path: &str, bytes: usize, failure: &dyn Display, reply: Reply) -> Reply {
+    warn!(event = "message-deferred", reverse_path, bytes, %failure, "the sender keeps the message");
+    site.counters.mail(Mail::Deferred, bytes);
+    reply
 }
 
-fn deferred(site: &Site, bytes: usize) -> Reply {
-    site.counters.mail(Mail::Deferred, bytes);
+/// The answer to a message that the store did not take.
+fn later(failure: &Failure) -> Reply {
+    match failure {
+        Failure::Store(StoreError::Full(_)) => {
+            Reply::new(452, Enhanced(4, 3, 1), "no room on the disk; try again later")
+        }
+        Failure::Store(_) | Failure::Stopping => local_error(),
+    }
+}
+
+fn local_error() -> Reply {
     Reply::new(451, Enhanced(4, 3, 0), "local error; try again later")
 }
 
@@ -172,23 +187,18 @@ async fn accept(site: &Site, opened: Opened, message_id: Option<String>, bytes: 
                 site = from,
                 seq,
                 bytes,
-                failure,
+                %failure,
                 "the sender keeps the message"
             );
-            deferred(site, bytes)
+            site.counters.mail(Mail::Deferred, bytes);
+            later(&failure)
         }
     }
 }
 
-/// What a report of delivery led to.
-enum Noted {
-    Counts,
-    /// Nothing, and why.
-    Ignored(&'static str),
-}
-
-/// A bounce is a hint: whatever it says, it is taken, so that it never bounces itself.
-fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> Noted {
+/// What a report of delivery says of our mail, or why it leads to nothing. It is taken in any case, so that it never
+/// bounces itself.
+fn hint(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> Result<Input, &'static str> {
     let config = site.config();
     let mailbox = envelope.mailbox.as_str();
     let own = config.site.mailboxes();
@@ -198,22 +208,21 @@ fn take_bounce(site: &Site, envelope: &InterceptedEnvelope, bounce: &Bounce) -> 
     let key = site.key.load();
     let sent = tokens.filter_map(|token| key.check_token(token, sites())).next();
     let (Some((to, mail)), Some(recipient)) = (sent, bounce.worst()) else {
-        return Noted::Ignored("a report about nothing that this site sent");
+        return Err("a report about nothing that this site sent");
     };
     let status = match (recipient.action, recipient.cause()) {
-        (Action::Delivered, _) => return Noted::Ignored("a report of success, which nobody asked for"),
+        (Action::Delivered, _) => return Err("a report of success, which nobody asked for"),
         (Action::Delayed, _) => BounceStatus::Delayed,
         (Action::Failed, Cause::TooLarge) => BounceStatus::TooLarge,
         (Action::Failed, _) => BounceStatus::Failed,
     };
-    site.replicator.input(Input::Bounced {
+    Ok(Input::Bounced {
         to: to.to_owned(),
         mail,
         status,
         enhanced: recipient.status.map_or_else(String::new, |status| status.to_string()),
         text: recipient.diagnostic.clone().unwrap_or_default(),
-    });
-    Noted::Counts
+    })
 }
 
 fn reply(refusal: &Refusal) -> Reply {

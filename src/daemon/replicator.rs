@@ -48,56 +48,105 @@ pub struct Changed<T> {
     pub contexts: Vec<u32>,
 }
 
-type Job = Box<dyn FnOnce(&mut dyn Write) -> Result<Finished, StoreError> + Send>;
-type Answer = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
+/// A bundle that was made, and what is to be told of it.
+pub type Made = (Vec<Bundled>, Vec<Event>);
 
-struct Finished {
-    keep: bool,
-    contexts: Vec<u32>,
-    answer: Answer,
+/// Why nothing came of what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// This machine's fault.
+    #[error("{0}; nothing was changed")]
+    Store(StoreError),
+    #[error("the daemon is stopping; nothing was changed")]
+    Stopping,
+}
+
+/// Whoever waits for an answer, and what that will be once it is on disk.
+struct Waits<T> {
+    answer: oneshot::Sender<Result<T, Failure>>,
+    done: Option<T>,
+}
+
+impl<T> Waits<T> {
+    fn new() -> (Waits<T>, oneshot::Receiver<Result<T, Failure>>) {
+        let (answer, answered) = oneshot::channel();
+        (Waits { answer, done: None }, answered)
+    }
+
+    fn answer(self, ended: &Result<(), StoreError>) {
+        let answer = match ended {
+            Ok(()) => self.done.ok_or(Failure::Stopping),
+            Err(failure) => Err(Failure::Store(failure.clone())),
+        };
+        // Whoever asked may be gone. What was done stays; a sending server repeats, which is harmless.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// A change of the directory that somebody waits for.
+trait Job: Send {
+    /// Whether to keep what it did, and the naming contexts whose position it raised.
+    fn run(&mut self, tx: &mut dyn Write) -> (bool, Vec<u32>);
+    fn answer(self: Box<Self>, ended: &Result<(), StoreError>);
+}
+
+struct Change<T, E, F> {
+    job: Option<F>,
+    waits: Waits<Result<T, E>>,
+}
+
+impl<T: Send, E: Send, F> Job for Change<T, E, F>
+where
+    F: FnOnce(&mut dyn Write) -> Result<Changed<T>, E> + Send,
+{
+    fn run(&mut self, tx: &mut dyn Write) -> (bool, Vec<u32>) {
+        let Some(job) = self.job.take() else { return (false, Vec::new()) };
+        let (keep, contexts, done) = match job(tx) {
+            Ok(changed) => (true, changed.contexts, Ok(changed.answer)),
+            Err(error) => (false, Vec::new(), Err(error)),
+        };
+        self.waits.done = Some(done);
+        (keep, contexts)
+    }
+
+    fn answer(self: Box<Self>, ended: &Result<(), StoreError>) {
+        self.waits.answer(ended);
+    }
+}
+
+/// Who waits for what becomes of an input.
+enum Answer {
+    Nobody,
+    Outcome(Waits<Outcome>),
+    Events(Waits<Vec<Event>>),
 }
 
 enum Request {
-    Received {
-        from: String,
-        header: Header,
-        payload: Vec<u8>,
-        answer: oneshot::Sender<Result<Outcome, String>>,
-    },
-    Job(Job),
-    Input(Input),
-    Tell {
-        input: Input,
-        answer: oneshot::Sender<Result<Vec<Event>, String>>,
-    },
-    Bundle {
-        site: String,
-        answer: oneshot::Sender<Result<Made, String>>,
-    },
-    Configure(Box<EngineConfig>),
+    /// The input is taken out when it is handled.
+    Input(Option<Input>, Answer),
+    Bundle(String, Waits<Made>),
+    Job(Box<dyn Job>),
+    /// The configuration is taken out when it comes into force.
+    Configure(Option<Box<EngineConfig>>),
     Stop,
 }
 
-/// A bundle that was made, and what is to be told of it.
-pub type Made = (Vec<Bundled>, Vec<Event>);
+impl Request {
+    fn answer(self, ended: &Result<(), StoreError>) {
+        match self {
+            Request::Input(_, Answer::Outcome(waits)) => waits.answer(ended),
+            Request::Input(_, Answer::Events(waits)) => waits.answer(ended),
+            Request::Bundle(_, waits) => waits.answer(ended),
+            Request::Job(job) => job.answer(ended),
+            Request::Input(_, Answer::Nobody) | Request::Configure(_) | Request::Stop => {}
+        }
+    }
+}
 
 /// The way to the replicator; clones share it.
 #[derive(Clone)]
 pub struct Replicator {
     requests: mpsc::Sender<Request>,
-}
-
-/// Why the replicator gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicatorError<E> {
-    /// The job itself said no; nothing was changed.
-    #[error("{0}")]
-    Job(E),
-    /// This machine's fault; nothing was changed.
-    #[error("{0}")]
-    Store(String),
-    #[error("the store failed or the daemon is stopping; nothing was changed")]
-    Gone,
 }
 
 impl Replicator {
@@ -117,84 +166,71 @@ impl Replicator {
     }
 
     /// Hands over an opened and verified message. The outcome comes when it is durable.
-    pub async fn received(&self, from: String, header: Header, payload: Vec<u8>) -> Result<Outcome, String> {
-        let (answer, outcome) = oneshot::channel();
-        self.requests.send(Request::Received { from, header, payload, answer }).map_err(|_| gone())?;
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+    pub async fn received(&self, from: String, header: Header, payload: Vec<u8>) -> Result<Outcome, Failure> {
+        let (waits, outcome) = Waits::new();
+        let input = Input::Received { from, header, payload };
+        self.ask(Request::Input(Some(input), Answer::Outcome(waits)))?;
+        outcome.await.unwrap_or(Err(Failure::Stopping))
     }
 
     /// Runs `job` within a transaction and waits until that is committed. An error of the job undoes what it did.
     pub fn change<T, E>(
         &self,
         job: impl FnOnce(&mut dyn Write) -> Result<Changed<T>, E> + Send + 'static,
-    ) -> Result<T, ReplicatorError<E>>
+    ) -> Result<Result<T, E>, Failure>
     where
         T: Send + 'static,
         E: Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |tx| {
-            let (keep, contexts, result) = match job(tx) {
-                Ok(changed) => (true, changed.contexts, Ok(changed.answer)),
-                Err(error) => (false, Vec::new(), Err(ReplicatorError::Job(error))),
-            };
-            let answer: Answer = Box::new(move |committed| {
-                // Nobody waits any more: the client went away, the change stays.
-                let _ = answer.send(match committed {
-                    Ok(()) => result,
-                    Err(failure) => Err(ReplicatorError::Store(failure.to_string())),
-                });
-            });
-            Ok(Finished { keep, contexts, answer })
-        });
-        self.requests.send(Request::Job(job)).map_err(|_| ReplicatorError::Gone)?;
-        answered.blocking_recv().unwrap_or(Err(ReplicatorError::Gone))
+        let (waits, answered) = Waits::new();
+        self.ask(Request::Job(Box::new(Change { job: Some(job), waits })))?;
+        answered.blocking_recv().unwrap_or(Err(Failure::Stopping))
     }
 
     /// Tells the engine something that nobody waits for.
     pub fn input(&self, input: Input) {
         // When the replicator has stopped there is nobody left to tell.
-        let _ = self.requests.send(Request::Input(input));
+        let _ = self.requests.send(Request::Input(Some(input), Answer::Nobody));
     }
 
-    /// Has the engine keep what was refused and waits until that is on disk.
-    pub async fn keep(&self, input: Input) -> Result<Vec<Event>, String> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Tell { input, answer }).map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+    /// Tells the engine what came by mail without being a message of a site, and waits until that is on disk.
+    pub async fn hear(&self, input: Input) -> Result<Vec<Event>, Failure> {
+        let (waits, answered) = Waits::new();
+        self.ask(Request::Input(Some(input), Answer::Events(waits)))?;
+        answered.await.unwrap_or(Err(Failure::Stopping))
     }
 
     /// Tells the engine an operator's word and waits until what followed from it is on disk.
-    pub fn tell(&self, input: Input) -> Result<Vec<Event>, String> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Tell { input, answer }).map_err(|_| gone())?;
-        answered.blocking_recv().unwrap_or_else(|_| Err(gone()))
+    pub fn tell(&self, input: Input) -> Result<Vec<Event>, Failure> {
+        let (waits, answered) = Waits::new();
+        self.ask(Request::Input(Some(input), Answer::Events(waits)))?;
+        answered.blocking_recv().unwrap_or(Err(Failure::Stopping))
     }
 
     /// Makes the messages of a bundle and waits until it is on disk that they were made.
-    pub fn bundle(&self, site: &str) -> Result<Made, String> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Bundle { site: site.to_owned(), answer }).map_err(|_| gone())?;
-        answered.blocking_recv().unwrap_or_else(|_| Err(gone()))
+    pub fn bundle(&self, site: &str) -> Result<Made, Failure> {
+        let (waits, answered) = Waits::new();
+        self.ask(Request::Bundle(site.to_owned(), waits))?;
+        answered.blocking_recv().unwrap_or(Err(Failure::Stopping))
     }
 
     /// Puts a new configuration in force with the next transaction.
     pub fn configure(&self, config: EngineConfig) {
-        let _ = self.requests.send(Request::Configure(Box::new(config)));
+        let _ = self.requests.send(Request::Configure(Some(Box::new(config))));
     }
 
     pub fn stop(&self) {
         let _ = self.requests.send(Request::Stop);
     }
-}
 
-fn gone() -> String {
-    "the store failed or the daemon is stopping; nothing was changed".to_owned()
+    fn ask(&self, request: Request) -> Result<(), Failure> {
+        self.requests.send(request).map_err(|_| Failure::Stopping)
+    }
 }
 
 struct Worker {
     store: SqliteStore,
-    /// None until it was started on what is on disk: at first, and after the store failed.
+    /// None until it was started on what is on disk: at first, with a new configuration, and after the store failed.
     engine: Option<Engine>,
     config: EngineConfig,
     queue: mpsc::Receiver<Request>,
@@ -203,14 +239,6 @@ struct Worker {
     told: async_mpsc::UnboundedSender<Told>,
     /// What the engine decided in this transaction.
     outputs: Vec<Output>,
-}
-
-/// What to tell whom once the transaction has ended.
-enum Reply {
-    Outcome(oneshot::Sender<Result<Outcome, String>>, Outcome),
-    Events(oneshot::Sender<Result<Vec<Event>, String>>, Vec<Event>),
-    Bundle(oneshot::Sender<Result<Made, String>>, Made),
-    Job(Answer),
 }
 
 impl Worker {
@@ -238,7 +266,7 @@ impl Worker {
                 let wait = Duration::try_from(deadline.duration_since(Timestamp::now())).unwrap_or_default();
                 match self.queue.recv_timeout(wait) {
                     Ok(request) => request,
-                    Err(mpsc::RecvTimeoutError::Timeout) => Request::Input(Input::Tick),
+                    Err(mpsc::RecvTimeoutError::Timeout) => Request::Input(Some(Input::Tick), Answer::Nobody),
                     Err(mpsc::RecvTimeoutError::Disconnected) => Request::Stop,
                 }
             }
@@ -246,96 +274,70 @@ impl Worker {
         std::iter::once(first).chain(self.queue.try_iter().take(GROUP_MAX - 1)).collect()
     }
 
-    fn transact(&mut self, group: Vec<Request>) {
-        let mut replies = Vec::with_capacity(group.len());
-        let ended = self.attempt(group, &mut replies);
+    fn transact(&mut self, mut group: Vec<Request>) {
+        for request in &mut group {
+            if let Request::Configure(config) = request
+                && let Some(config) = config.take()
+            {
+                // In force for all of the group, and whether or not the store takes it.
+                self.config = *config;
+                self.engine = None;
+            }
+        }
+        let ended = self.attempt(&mut group);
         if let Err(failure) = &ended {
             self.outputs.clear();
             self.counters.store_failed(failure.to_string());
             error!(event = "store-failed", %failure, "nothing of this transaction was kept; senders will try again");
             self.engine = None;
         }
-        for reply in replies {
-            match reply {
-                Reply::Outcome(answer, outcome) => {
-                    // The session that waited for this may be gone; its sender will repeat, which is harmless.
-                    let _ = answer.send(match &ended {
-                        Ok(()) => Ok(outcome),
-                        Err(failure) => Err(failure.to_string()),
-                    });
-                }
-                Reply::Events(answer, events) => {
-                    // The command that waited for this was interrupted; the word counts.
-                    let _ = answer.send(match &ended {
-                        Ok(()) => Ok(events),
-                        Err(failure) => Err(failure.to_string()),
-                    });
-                }
-                Reply::Bundle(answer, made) => {
-                    let _ = answer.send(match &ended {
-                        Ok(()) => Ok(made),
-                        Err(failure) => Err(failure.to_string()),
-                    });
-                }
-                Reply::Job(answer) => answer(match &ended {
-                    Ok(()) => Ok(()),
-                    Err(failure) => Err(failure),
-                }),
-            }
+        for request in group {
+            request.answer(&ended);
         }
         self.act();
     }
 
-    fn attempt(&mut self, group: Vec<Request>, replies: &mut Vec<Reply>) -> Result<(), StoreError> {
+    fn attempt(&mut self, group: &mut [Request]) -> Result<(), StoreError> {
         let mut tx = self.store.begin()?;
         let now = Timestamp::now();
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
             None => started(&self.config, &mut tx, now)?,
         };
+        self.outputs.extend(decided(&mut engine));
         for request in group {
             match request {
-                Request::Received { from, header, payload, answer } => {
-                    let outcome = engine.handle(&mut tx, now, Input::Received { from, header, payload })?;
-                    replies.push(Reply::Outcome(answer, outcome));
+                Request::Input(input, answer) => {
+                    let Some(input) = input.take() else { continue };
+                    let before = self.outputs.len();
+                    let outcome = engine.handle(&mut tx, now, input)?;
+                    self.outputs.extend(decided(&mut engine));
+                    match answer {
+                        Answer::Nobody => {}
+                        Answer::Outcome(waits) => waits.done = Some(outcome),
+                        Answer::Events(waits) => waits.done = Some(events_of(&self.outputs[before..])),
+                    }
+                }
+                Request::Bundle(site, waits) => {
+                    let before = self.outputs.len();
+                    let messages = engine.bundle(&mut tx, now, site)?;
+                    self.outputs.extend(decided(&mut engine));
+                    waits.done = Some((messages, events_of(&self.outputs[before..])));
                 }
                 Request::Job(job) => {
                     tx.savepoint()?;
-                    let finished = job(&mut tx)?;
-                    replies.push(Reply::Job(finished.answer));
-                    tx.end_savepoint(finished.keep)?;
-                    for context in finished.contexts {
+                    let (keep, contexts) = job.run(&mut tx);
+                    tx.end_savepoint(keep)?;
+                    for context in contexts {
                         engine.handle(&mut tx, now, Input::LocalCommit { context })?;
+                        self.outputs.extend(decided(&mut engine));
                     }
                 }
-                Request::Input(input) => {
-                    engine.handle(&mut tx, now, input)?;
-                }
-                Request::Tell { input, answer } => {
-                    self.outputs.extend(decided(&mut engine));
-                    let before = self.outputs.len();
-                    engine.handle(&mut tx, now, input)?;
-                    self.outputs.extend(decided(&mut engine));
-                    replies.push(Reply::Events(answer, events_of(&self.outputs[before..])));
-                }
-                Request::Bundle { site, answer } => {
-                    self.outputs.extend(decided(&mut engine));
-                    let before = self.outputs.len();
-                    let messages = engine.bundle(&mut tx, now, &site)?;
-                    self.outputs.extend(decided(&mut engine));
-                    replies.push(Reply::Bundle(answer, (messages, events_of(&self.outputs[before..]))));
-                }
-                Request::Configure(config) => {
-                    self.config = *config;
-                    // The mail and events of this transaction so far are those of the engine that goes.
-                    self.outputs.extend(decided(&mut engine));
-                    engine = started(&self.config, &mut tx, now)?;
-                }
-                Request::Stop => {}
+                // Taken before the transaction began.
+                Request::Configure(_) | Request::Stop => {}
             }
         }
         tx.commit()?;
-        self.outputs.extend(decided(&mut engine));
         self.engine = Some(engine);
         Ok(())
     }

@@ -95,7 +95,7 @@ pub trait Write: Read {
 }
 
 /// This machine's fault: the database engine refused.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum StoreError {
     #[error("the store is in use by another process ({0})")]
     Locked(String),

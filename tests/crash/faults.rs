@@ -79,7 +79,7 @@ fn a_full_disk_defers_mail_whose_copy_cannot_be_kept() {
     let mail = ["From: a@b\r\nSubject: hi\r\n\r\n", &"0123456789abcdef\r\n".repeat(20_000)].concat();
     let copies = || site.ok(&["quarantine", "list"]).matches("somebody@outside.example").count();
     disk.fill();
-    deliver(&site, mail.as_bytes()).expect(451);
+    deliver(&site, mail.as_bytes()).expect(452);
     disk.free();
     assert_eq!(copies(), 0);
     deliver(&site, mail.as_bytes()).expect(550);

@@ -1,5 +1,6 @@
 //! What a transaction decided takes effect after its commit, or not at all.
 
+use std::convert::Infallible;
 use std::sync::{Arc, mpsc as blocking};
 use std::thread;
 
@@ -30,18 +31,19 @@ fn no_mail_leaves_when_the_commit_is_refused() {
     let Running { replicator, mut mails, thread, .. } = Running::start(store);
     // A hello was due at the start, and is due with the operator's word.
     let refused = replicator.tell(Input::Sync { site: None }).expect_err("refused");
-    assert!(refused.contains("FOREIGN KEY"), "{refused}");
+    assert!(refused.to_string().contains("FOREIGN KEY"), "{refused}");
     assert!(mails.try_recv().is_err(), "mail left, and nothing of it is on disk");
 
+    replicator.configure(EngineConfig { partners: vec![Partner::new("osaka")], ..config() });
     beside.execute_batch(TAKE).expect("no triggers");
     let hello = await_some("the hello", SOON, || mails.try_recv().ok());
-    assert_eq!(hello.to, "tokyo");
+    assert_eq!(hello.to, "osaka", "a reload counts, whatever the store says");
     replicator.stop();
     thread.join().expect("it ends");
 }
 
 #[test]
-fn what_was_decided_before_a_reload_in_the_same_transaction_takes_effect() {
+fn what_shares_a_transaction_with_a_reload_takes_effect() {
     let scratch = Scratch::new("reloaded");
     let Running { replicator, mut mails, thread, counters } = Running::start(store(&scratch));
     let hello = await_some("the hello of the start", SOON, || mails.try_recv().ok());
@@ -52,7 +54,7 @@ fn what_was_decided_before_a_reload_in_the_same_transaction_takes_effect() {
     let busy = thread::spawn({
         let replicator = replicator.clone();
         move || {
-            replicator.change(move |_| -> Result<_, String> {
+            replicator.change(move |_| -> Result<_, Infallible> {
                 begun.send(()).expect("the test waits");
                 ends.recv().expect("the test says when");
                 Ok(Changed { answer: (), contexts: Vec::new() })

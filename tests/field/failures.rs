@@ -288,6 +288,7 @@ fn f16_a_full_disk_defers_mail_and_goes_on_when_there_is_room() {
     pair.paris.import(&people(&pair.paris, 6_000));
     await_true("Tokyo to run out of room", LONG, || log(&pair.tokyo).contains("store-failed"));
     await_true("Paris to be put off", SOON, || log(&pair.paris).contains("message-not-sent"));
+    assert!(log(&pair.paris).contains("4.3.1"), "Paris is told why");
     pair.tokyo.daemon().assert_alive();
     assert!(log(&pair.tokyo).contains("full"), "the log says what is wrong");
     let status = String::from_utf8(pair.tokyo.run(&["status"]).stdout).unwrap();
