@@ -16,7 +16,7 @@ mod submission;
 pub mod trust;
 
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ pub struct Daemon {
     started: Timestamp,
     stopping: watch::Receiver<bool>,
     runtime: Handle,
+    /// Held from reading the files to putting them in force: an operator, a signal and a new card may ask at once, and
+    /// what was read last must win.
+    reloading: Mutex<()>,
 }
 
 impl Daemon {
@@ -134,6 +137,7 @@ impl Daemon {
 
     /// Reads the configuration again and puts it in force, unless anything is wrong with it.
     pub fn reload(&self) -> Result<(), Problems> {
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.config();
         let mut after = config::load(&before.file)?;
         let stays = |a: &Config, b: &Config| {
@@ -309,6 +313,7 @@ async fn serve(
         started: Timestamp::now(),
         stopping: stopping.clone(),
         runtime: Handle::current(),
+        reloading: Mutex::new(()),
     });
     if let Some(metrics) = metrics {
         tokio::spawn(endpoint::serve(metrics, daemon.clone()));
