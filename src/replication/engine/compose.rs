@@ -2,7 +2,8 @@
 //!
 //! PROMISES
 //!   Every message carries our vector. Small transfers go before large ones. A message is within the
-//!   smallest of our limit for the site, the site's own, and what bounces taught, but for a vector that alone is larger.
+//!   smallest of our limit for the site, the site's own, and what bounces taught, but for a vector that takes half of
+//!   that, and for questions about hundreds of naming contexts.
 
 use super::config::{Partner, same_context};
 use super::serve::in_flight;
@@ -14,7 +15,7 @@ use crate::replication::pacing::millis;
 use crate::replication::parts::{self, Assembly, Outgoing, TransferId};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
 use crate::replication::transfer::{self, Base, EncodeError, Encoded};
-use crate::replication::wire::{self, Heard, Message, PartItem, Request};
+use crate::replication::wire::{self, DigestItem, Heard, Message, PartItem, Request};
 
 /// Parts are never smaller than this.
 pub const PART_BYTES_MIN: u64 = 16 << 10;
@@ -22,14 +23,26 @@ pub const PART_BYTES_MIN: u64 = 16 << 10;
 const TURN_BYTES_MAX: usize = 16 << 20;
 /// After so many questions for lost parts the question is for what leads from our base, too.
 const IN_VAIN_ASKS: u32 = 3;
-/// What a message needs besides its parts, without the vector.
+/// What a message needs besides the vector and what is listed in it: its head, and what sealing adds.
 const OVERHEAD_BYTES: usize = 512;
+/// What an item of a list needs besides its names and octets.
+const ITEM_BYTES: usize = 64;
+/// The same of the vector's: an invocation id, a USN, a digest.
+const VECTOR_ITEM_BYTES: usize = 80;
 
 impl Turn<'_> {
     /// The largest message of parts that may go to the site.
     pub(super) fn part_limit(&self, partner: &Partner, peer: &Peer) -> u64 {
         let limits = [Some(partner.part_bytes_max), peer.takes_bytes_max, peer.passes_bytes_max];
         limits.into_iter().flatten().min().unwrap_or(PART_BYTES_MIN).max(PART_BYTES_MIN)
+    }
+
+    /// The largest part, or answer about digests, that is within the limit in a message of its own.
+    pub(super) fn item_limit(&self, partner: &Partner, peer: &Peer) -> u64 {
+        let limit = self.part_limit(partner, peer);
+        let names = self.contexts.iter().map(|record| record.dn.to_string().len() + VECTOR_ITEM_BYTES);
+        let vector = names.sum::<usize>() as u64;
+        limit - (vector + (OVERHEAD_BYTES + ITEM_BYTES) as u64).min(limit / 2)
     }
 
     pub(super) fn encode(
@@ -69,11 +82,10 @@ impl Turn<'_> {
         record: &ContextRecord,
         encoded: Encoded,
         base: Option<Point>,
-        limit: u64,
+        part_bytes_max: u64,
     ) -> Result<Option<Flight>, StoreError> {
         let Some(target) = point(record) else { return Ok(None) };
-        let room = (limit as usize).saturating_sub(OVERHEAD_BYTES);
-        let parts = match parts::cut(&encoded.manifest, &encoded.body, room) {
+        let parts = match parts::cut(&encoded.manifest, &encoded.body, part_bytes_max as usize) {
             Ok(parts) => parts,
             Err(error) => {
                 let (context, reason) = (record.dn.to_string(), error.to_string());
@@ -121,10 +133,8 @@ impl Turn<'_> {
         let (vector, digest) = peer.said.tell(self.vector(partner, peer), seqs, whole_max);
         let mut bare = Message::new(vector);
         bare.vector_digest = digest;
-        let mut messages = pack(items, &bare, self.part_limit(partner, peer) as usize);
-        let first = &mut messages[0];
+        let mut first = bare.clone();
         first.requests = requests;
-        first.digests = digests;
         first.notices = std::mem::take(&mut peer.notices);
         if let Some((seq, at)) = peer.greeting.owed.take() {
             first.hello = Some(self.hello(partner, peer, true));
@@ -142,6 +152,10 @@ impl Turn<'_> {
         if let Some(hello) = &first.hello {
             first.introductions = self.introductions(partner, peer, hello.answer);
         }
+        let mut packing = Packing::new(first, &bare, self.part_limit(partner, peer));
+        digests.into_iter().for_each(|item| packing.digests(item));
+        items.into_iter().for_each(|item| packing.part(item));
+        let mut messages = packing.messages;
         let asking = peer.ask_again_at.is_some_and(|at| at <= self.now);
         let stalled = flown && peer.links.iter().any(|link| link.chain.iter().any(Flight::has_unsent));
         if let Some(last) = messages.last_mut() {
@@ -344,22 +358,51 @@ fn next_part(flight: &mut Flight, room: bool) -> Option<u32> {
     })
 }
 
-/// Fills messages with parts in the order given; at least one message. Each begins as `bare`.
-fn pack(items: Vec<PartItem>, bare: &Message, limit: usize) -> Vec<Message> {
-    let mut messages = vec![bare.clone()];
-    let mut used = OVERHEAD_BYTES;
-    for item in items {
-        let size = item.part.bytes.len() + item.part.manifest.len() + item.context.len() + 64;
-        if used + size > limit && used > OVERHEAD_BYTES {
-            messages.push(bare.clone());
-            used = OVERHEAD_BYTES;
-        }
-        used += size;
-        messages.last_mut().expect("there is one").parts.push(item);
+/// Messages that are being filled, each within the limit. What does not fit beside anything leaves alone.
+struct Packing<'m> {
+    /// What each message says besides.
+    bare: &'m Message,
+    /// And what that takes.
+    alone: usize,
+    limit: usize,
+    messages: Vec<Message>,
+    used: usize,
+}
+
+impl<'m> Packing<'m> {
+    fn new(first: Message, bare: &'m Message, limit: u64) -> Packing<'m> {
+        let used = bytes_of(&first);
+        Packing { bare, alone: bytes_of(bare), limit: limit as usize, messages: vec![first], used }
     }
-    messages
+
+    /// The message that has room for so many bytes more.
+    fn with_room(&mut self, bytes: usize) -> &mut Message {
+        if self.used + bytes > self.limit && self.used > self.alone {
+            self.messages.push(self.bare.clone());
+            self.used = self.alone;
+        }
+        self.used += bytes;
+        self.messages.last_mut().expect("there is one")
+    }
+
+    fn digests(&mut self, item: DigestItem) {
+        self.with_room(item.body.len() + item.context.len() + ITEM_BYTES).digests.push(item);
+    }
+
+    fn part(&mut self, item: PartItem) {
+        let bytes = item.part.bytes.len() + item.part.manifest.len() + item.context.len();
+        self.with_room(bytes + ITEM_BYTES).parts.push(item);
+    }
+}
+
+fn bytes_of(message: &Message) -> usize {
+    message.encode().len() + OVERHEAD_BYTES
 }
 
 fn held_ms(since: Millis, now: Millis) -> u64 {
     now.saturating_sub(since).max(0) as u64
 }
+
+#[cfg(test)]
+#[path = "compose_tests.rs"]
+mod tests;

@@ -204,7 +204,7 @@ impl Turn<'_> {
         }
         let base = link.head();
         let Some(encoded) = self.encode(&record, base)? else { return Ok(()) };
-        let limit = self.part_limit(partner, peer);
+        let limit = self.item_limit(partner, peer);
         if let Some(flight) = self.cut(partner, &record, encoded, base, limit)? {
             self.event(Event::TransferSent {
                 site: partner.site.clone(),

@@ -76,7 +76,7 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&item.context).cloned() else { return Ok(()) };
         let follows = peer.link(&item.context).verify_at.is_some();
-        let limit = self.part_limit(partner, peer);
+        let limit = self.item_limit(partner, peer);
         let answer = match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
             // Mail of that size does not pass, and digests cannot be sent in parts.
             Ok(Answer::Reply(body)) if body.len() as u64 > limit => Ok(Answer::TooDifferent),
@@ -131,7 +131,7 @@ impl Turn<'_> {
         record: &ContextRecord,
         encoded: Encoded,
     ) -> Result<(), StoreError> {
-        let limit = self.part_limit(partner, peer);
+        let limit = self.item_limit(partner, peer);
         let link = peer.link(&record.dn.to_string());
         let Some(flight) = self.cut(partner, record, encoded, link.theirs, limit)? else { return Ok(()) };
         for other in link.chain.drain(..).filter(|other| other.transfer != flight.transfer) {
