@@ -6,6 +6,7 @@
 
 mod cases;
 mod counts;
+mod crowd;
 mod dice;
 mod faults;
 mod faulty;
