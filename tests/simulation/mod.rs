@@ -4,6 +4,7 @@
 //! `BRIDGEHEAD_FIRST` the first, `BRIDGEHEAD_STEP` every how manyth of them is run, `BRIDGEHEAD_THREADS` on how many
 //! threads, `BRIDGEHEAD_FAILURES` after how many failures the run ends.
 
+mod altered;
 mod cases;
 mod counts;
 mod crowd;
@@ -115,6 +116,8 @@ fn finish(world: &mut World) {
     let problem = problem.or_else(|| sites.iter().find_map(|site| world.observers.audit(site)));
     let problem = problem.or_else(|| identity::problem(sites, world.observers.mute));
     let problem = problem.or_else(|| rename::problem(sites));
+    let copies = &world.observers.copies;
+    let problem = problem.or_else(|| sites.iter().enumerate().find_map(|(n, site)| copies.problem(n, site)));
     if let Some(problem) = problem {
         world.fail(&problem);
     }
