@@ -119,11 +119,11 @@ fn altered_mail_is_kept_within_bounds() {
         world.work(0, 0);
         world.run(world.now + HOUR, |_| false);
     }
-    let (kept, gone) = (world.observers.count("Kept"), world.observers.count("Forgotten"));
-    assert!(gone > 3 && kept > gone, "{kept} kept, {gone} let go");
     for (n, site) in world.sites.iter().enumerate() {
         assert_eq!(world.observers.copies.problem(n, site), None);
     }
+    let (kept, gone) = (world.observers.count("Kept"), world.observers.count("Forgotten"));
+    assert!(gone > 3 && kept > gone, "{kept} kept, {gone} let go");
     world.knobs.corrupt = 0;
     assert!(world.run(world.now + 3 * DAY, World::equal));
 }
