@@ -102,7 +102,7 @@ pub const LDIF_RECORD_BYTES_MAX: usize = ENTRY_BYTES_MAX / 3 * 4;
 /// Octets of LDIF that wait in memory for their parents to come in the same file.
 pub const DEFERRED_BYTES_MAX: usize = 128 << 20;
 
-/// An attribute with more values than this is changed value by value.
+/// An attribute with more values than this is changed value by value, and its values keep their places.
 pub const WHOLE_ATTRIBUTE_VALUES_MAX: usize = 32;
 
 /// Octets of an attribute's name with its options.

@@ -1,4 +1,5 @@
-//! A naming context of 21,000 entries: increments say the same of the last of them as of the first.
+//! A naming context of 21,000 entries: increments say the same of the last of them as of the first; a group of 5,000
+//! members: one more costs what any change costs.
 //!
 //! What an increment touches it names by rank, which other tests with their few hundred entries see only the beginning of.
 
@@ -7,8 +8,10 @@ use bridgehead::directory::change::{Change, Modification, Operation};
 use bridgehead::directory::commit::Commit;
 use bridgehead::directory::context::{context_by_number, create_context};
 use bridgehead::directory::dn::{Dn, Rdn};
+use bridgehead::directory::export::{Options, export};
+use bridgehead::directory::import::import;
 use bridgehead::directory::memory::MemoryStore;
-use bridgehead::directory::{ContextRecord, Read};
+use bridgehead::directory::{ContextRecord, Position, Read};
 use bridgehead::replication::checkpoint::Checkpoint;
 use bridgehead::replication::transfer::{apply, encode};
 use ed25519_dalek::SigningKey;
@@ -54,7 +57,55 @@ fn increments_reach_the_last_of_many_entries() {
     }
 }
 
+/// Whoever reads a directory out of another every night writes it in that one's order.
+#[test]
+fn one_member_of_many_costs_the_same_wherever_it_is_written() {
+    // Names that do not compress to nothing.
+    let name =
+        |n: u64| format!("uid={:09x},ou=Elsewhere,o=Large", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 28);
+    let group = |members: &[String]| {
+        let members: String = members.iter().map(|member| format!("member: {member}\n")).collect();
+        format!("dn: cn=everybody,o=Large\nobjectClass: groupOfNames\ncn: everybody\n{members}")
+    };
+    let mut all: Vec<String> = (0..5_000).map(name).collect();
+    all.sort();
+    let mut sites = Sites { master: empty(), replica: empty(), commits: 0 };
+    let full = sites.import(&group(&all));
+    assert!(full > 20_000, "{full} octets for everybody");
+    let new = all[2_500].clone() + "x";
+    all.insert(2_500, new.clone());
+    let added = sites.import(&group(&all));
+    assert!(added < 1 << 10, "{added} octets for one more in the middle");
+    let gone = all.remove(42);
+    let less = sites.import(&group(&all));
+    assert!(less < 1 << 10, "{less} octets for one less");
+    // The other way round it is the same set.
+    let before = record(&sites.master).position;
+    all.reverse();
+    sites.load(&group(&all));
+    assert_eq!(record(&sites.master).position, before);
+    let (ours, theirs) = (exported(&sites.master), exported(&sites.replica));
+    assert!(ours == theirs, "the replica has the master's octets");
+    let members: Vec<&str> = ours.lines().filter_map(|line| line.strip_prefix("member: ")).collect();
+    assert_eq!((members.len(), members.last()), (5_000, Some(&new.as_str())));
+    assert!(!members.contains(&gone.as_str()));
+}
+
 impl Sites {
+    /// A file of LDIF at the master, and the replica after it; how many octets that took.
+    fn import(&mut self, text: &str) -> usize {
+        let base = record(&self.master).position;
+        self.load(text);
+        self.follow(base)
+    }
+
+    fn load(&mut self, text: &str) {
+        self.commits += 1;
+        let mut tx = self.master.begin();
+        import(&mut tx, 1, [self.commits; 12], text.as_bytes(), &|_| true, &mut |_| {}).unwrap();
+        tx.commit();
+    }
+
     /// A commit of the master's, and the replica after it.
     fn commit(&mut self, changes: impl IntoIterator<Item = Change>) {
         let base = record(&self.master).position;
@@ -66,6 +117,11 @@ impl Sites {
         }
         commit.finish().unwrap();
         tx.commit();
+        self.follow(base);
+    }
+
+    /// The replica goes from where the master stood to where it stands; how many octets that took.
+    fn follow(&mut self, base: Position) -> usize {
         let now = record(&self.master);
         let key = SigningKey::from_bytes(&[0x42; 32]);
         let said = Checkpoint::of(&now, "2026-11-22T14:00:00Z".parse().unwrap());
@@ -76,7 +132,14 @@ impl Sites {
         apply(&mut tx, &held, &sent.manifest, &said, &mut &sent.body[..]).unwrap();
         tx.commit();
         assert_eq!(record(&self.replica).digest, now.digest);
+        sent.manifest.to_bytes().unwrap().len() + sent.body.len()
     }
+}
+
+fn exported(store: &MemoryStore) -> String {
+    let mut out = Vec::new();
+    export(store, &[record(store)], &mut out, Options { entry_uuids: true }, &mut |_| {}).unwrap();
+    String::from_utf8(out).unwrap()
 }
 
 fn empty() -> MemoryStore {

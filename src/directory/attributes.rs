@@ -2,7 +2,8 @@
 //!
 //! PROMISES
 //!   Sorted by name in lower case, each name once; no attribute without values; no value twice in one
-//!   attribute. The order of the values is their writer's: the first `mail` is the primary one.
+//!   attribute. The order of the values is their writer's: the first `mail` is the primary one. Of many values, those
+//!   that a commit finds keep their places (`difference::keep_order`).
 //! STANDARDS
 //!   RFC 4512 section 2.5 (attribute descriptions with options, such as `userCertificate;binary`).
 //! LIMITS
@@ -128,6 +129,11 @@ impl Attributes {
 
     pub fn iter(&self) -> std::slice::Iter<'_, Attribute> {
         self.sorted.iter()
+    }
+
+    /// Names and the presence of values must stay as they are.
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Attribute> {
+        self.sorted.iter_mut()
     }
 
     pub fn is_empty(&self) -> bool {

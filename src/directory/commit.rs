@@ -3,6 +3,7 @@
 //! PROMISES
 //!   What `finish` returns is logged, counted and in the digest; a commit that changes nothing uses
 //!   no USN. New entries get the entryUUIDs of the commit's batch, in the order they came, unless they bring their own.
+//!   Of an attribute with many values, those that stay keep their places, whatever order a change names them in.
 //! STANDARDS
 //!   RFC 4511 sections 4.6 to 4.9 (what modify, add, delete and modify DN mean); the reasons of a refusal are
 //!   named as its result codes.
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use super::attributes::{Attribute, AttributeError, Attributes};
 use super::change::{Change, Modification, Operation};
 use super::context::{ContextRecord, context_by_number, put_context};
-use super::difference::difference;
+use super::difference::{difference, keep_order};
 use super::digest::{self, Summary};
 use super::dn::{Dn, Rdn};
 use super::entry::{self, Entry, uuid_in_batch};
@@ -387,7 +388,8 @@ impl<'t> Commit<'t> {
     }
 
     /// Writes `new` over `old`, which has the same entryUUID.
-    fn replace(&mut self, old: Entry, new: Entry) -> Result<(), Stop> {
+    fn replace(&mut self, old: Entry, mut new: Entry) -> Result<(), Stop> {
+        keep_order(&old.attributes, &mut new.attributes);
         if old == new {
             return Ok(());
         }

@@ -2,7 +2,12 @@
 //!
 //! PROMISES
 //!   Whoever holds the old attributes and learns the new state of what is named here has the new
-//!   attributes, values in order.
+//!   attributes, values in order. What is told value by value is never more values than the attribute has.
+//!   Of an attribute with many values, which are a set to their writer, those that stay keep their places
+//!   ([`keep_order`]): one member costs the same wherever in a sorted list it was written.
+//! STANDARDS
+//!   RFC 4511 section 4.1.7: the values of an attribute have no order. That of a few values is kept as written all the
+//!   same, for people and programs read meaning into it: the first `mail`.
 
 use std::collections::HashSet;
 
@@ -36,11 +41,30 @@ pub fn difference(uuid: Uuid, old: &Attributes, new: &Attributes, touch: &mut dy
     }
 }
 
-/// Names the values that differ, if the attribute is large and its new values are old ones in their
-/// order with others behind them.
+/// Gives the values of large attributes the order that they have in `old`, and puts the others behind them in the order
+/// that they came in.
+pub fn keep_order(old: &Attributes, new: &mut Attributes) {
+    for attribute in new.iter_mut() {
+        let before = old.values(&attribute.name);
+        if !is_large(before, &attribute.values) || attribute.values.starts_with(before) {
+            continue;
+        }
+        let (held, now): (HashSet<&Vec<u8>>, HashSet<&Vec<u8>>) =
+            (before.iter().collect(), attribute.values.iter().collect());
+        let kept = before.iter().filter(|value| now.contains(value));
+        let fresh = attribute.values.iter().filter(|value| !held.contains(value));
+        attribute.values = kept.chain(fresh).cloned().collect();
+    }
+}
+
+fn is_large(old: &[Vec<u8>], new: &[Vec<u8>]) -> bool {
+    old.len().max(new.len()) > WHOLE_ATTRIBUTE_VALUES_MAX
+}
+
+/// Names the values that differ, if the attribute is large, its new values are old ones in their order with others
+/// behind them, and those that differ are not more than there are.
 fn by_value(uuid: Uuid, old: &Attribute, new: &Attribute, touch: &mut dyn FnMut(Touched)) -> bool {
-    let many = old.values().len().max(new.values().len()) > WHOLE_ATTRIBUTE_VALUES_MAX;
-    if !many || old.name() != new.name() {
+    if !is_large(old.values(), new.values()) || old.name() != new.name() {
         return false;
     }
     let before: HashSet<&[u8]> = old.values().iter().map(Vec::as_slice).collect();
@@ -50,6 +74,9 @@ fn by_value(uuid: Uuid, old: &Attribute, new: &Attribute, touch: &mut dyn FnMut(
     let appended = &new.values()[kept_count..];
     if !kept.eq(&new.values()[..kept_count]) || appended.iter().any(|value| before.contains(value.as_slice()))
     {
+        return false;
+    }
+    if old.values().len() - kept_count > kept_count {
         return false;
     }
     let name = new.name();
@@ -92,6 +119,33 @@ mod tests {
         let mut moved = many.clone();
         moved.rotate_left(1);
         assert_eq!(touches(&with_members(&many), &with_members(&moved)), whole, "a value was moved");
+    }
+
+    #[test]
+    fn many_values_keep_their_places_and_few_are_as_written() {
+        let kept = |old: &[u32], new: &[u32]| {
+            let mut attributes = with_members(new);
+            keep_order(&with_members(old), &mut attributes);
+            attributes
+        };
+        let many: Vec<u32> = (0..40).rev().collect();
+        let mut sorted: Vec<u32> = (0..40).filter(|n| *n != 7).chain([98, 99]).collect();
+        sorted.swap(3, 39);
+        let expected: Vec<u32> = (0..40).rev().filter(|n| *n != 7).chain([98, 99]).collect();
+        assert_eq!(kept(&many, &sorted), with_members(&expected));
+        let value = |n: u32| Touched::Value(Uuid::nil(), "member".into(), n.to_string().into_bytes());
+        assert_eq!(touches(&with_members(&many), &with_members(&expected)), [value(7), value(98), value(99)]);
+        assert_eq!(kept(&[1, 2, 3], &[3, 2, 9, 1]), with_members(&[3, 2, 9, 1]), "few");
+        let others: Vec<u32> = (100..140).collect();
+        assert_eq!(kept(&many, &others), with_members(&others), "others altogether");
+    }
+
+    #[test]
+    fn where_most_values_differ_the_attribute_is_told_whole() {
+        let (many, whole) = ((0..60).collect::<Vec<u32>>(), Touched::Attribute(Uuid::nil(), "member".into()));
+        let told = |new: &[u32]| touches(&with_members(&many), &with_members(new));
+        assert_eq!(told(&many[30..]).len(), 30, "half of them went");
+        assert_eq!(told(&many[31..]), [whole], "more than are left");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! PROMISES
 //!   Equal replicas give equal octets. Parents stand before their children, siblings in the order of their
-//!   normalized RDNs, attributes in that of their names, values as their writer ordered them.
+//!   normalized RDNs, attributes in that of their names, values as their writer ordered them, but many as they came.
 
 use std::io;
 

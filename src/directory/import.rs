@@ -1,7 +1,8 @@
 //! A file of LDIF into a naming context, as one commit.
 //!
 //! PROMISES
-//!   A content record makes its entry be as written, added or replaced; nothing else is deleted. Children may
+//!   A content record makes its entry be as written, added or replaced, but for the order of many values
+//!   (`difference::keep_order`); nothing else is deleted. Children may
 //!   stand before their parents. All records are applied or, when the caller rolls back on an error, none.
 //! LIMITS
 //!   Memory holds a few hundred records at a time, what waits for its parent, and some 100 octets

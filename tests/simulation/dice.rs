@@ -1,5 +1,6 @@
 //! The only source of chance in the simulator: SplitMix64 from one seed.
 
+#[derive(Clone)]
 pub struct Dice(u64);
 
 impl Dice {

@@ -16,6 +16,7 @@ use bridgehead::replication::schedule::Schedule;
 use bridgehead::replication::wire::Message;
 use minicbor::Decode;
 
+use super::altered::Copies;
 use super::history::{History, state};
 use super::site::Site;
 use super::world::DAY;
@@ -31,6 +32,7 @@ pub struct Observers {
     /// Whether all were equal, as long as nothing changed.
     equal: Cell<Option<bool>>,
     pub events: HashMap<String, u64>,
+    pub copies: Copies,
     /// Entries that nobody ever deletes, by naming context.
     markers: HashMap<String, BTreeSet<String>>,
     /// A store that nobody tells anything and that tells nobody: only its own naming context is its own matter.
@@ -111,6 +113,7 @@ impl Observers {
 
     /// What is wrong with this site after a step in which it told these events, if anything.
     pub fn after(&mut self, n: usize, site: &Site, events: &[Event]) -> Option<String> {
+        self.copies.told(n, events);
         for event in events {
             if let Event::HoldDecided { context, approved: true, .. } = event {
                 self.approvals.insert((n, context.clone()));
@@ -284,6 +287,7 @@ impl Observers {
         self.seen.retain(|(of, _), _| *of != n);
         self.looked.remove(&n);
         self.equal.set(None);
+        self.copies.restored(n, site);
         for record in contexts(&site.store).expect("the store is sound") {
             if record.position.usn > 0 {
                 self.seen.insert((n, record.dn.to_string()), record.position);

@@ -51,7 +51,8 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
         create_context(&mut tx, &dn, &names[n], uuid::Uuid::from_bytes(dice.bytes())).expect("a new context");
         tx.commit();
         let skew = dice.between(-knobs.skew, knobs.skew);
-        sites.push(Site::new(config, store, Workload::new(&context(n)), skew));
+        let seed = keys[n].to_bytes().iter().fold(0, |seed: u64, octet| seed << 8 | u64::from(*octet));
+        sites.push(Site::new(config, store, Workload::new(&context(n), seed), skew));
     }
     if knobs.rolls + knobs.moves > 0 {
         let now = Timestamp::from_millisecond(START).expect("a time of this millennium");

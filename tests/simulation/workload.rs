@@ -8,6 +8,7 @@ use bridgehead::directory::entry::Attributes;
 use bridgehead::directory::lookup;
 use bridgehead::directory::memory::MemoryStore;
 
+use super::crowd::Crowd;
 use super::dice::Dice;
 
 /// Knows which entries there are, so that its changes are sound.
@@ -17,17 +18,20 @@ pub struct Workload {
     people: Vec<(String, String)>,
     units: Vec<String>,
     group: bool,
+    crowd: Crowd,
     next: u64,
     condemned: usize,
 }
 
 impl Workload {
-    pub fn new(context: &str) -> Workload {
+    /// `seed`: for what has chance of its own.
+    pub fn new(context: &str, seed: u64) -> Workload {
         Workload {
             context: context.into(),
             people: Vec::new(),
             units: Vec::new(),
             group: false,
+            crowd: Crowd::new(seed),
             next: 0,
             condemned: 0,
         }
@@ -45,13 +49,17 @@ impl Workload {
             return (0..count).map(|_| self.delete(dice)).collect();
         }
         let many = if dice.percent(10) { dice.between(5, 30) } else { dice.between(1, 3) };
-        (0..many).map(|_| self.one(dice)).collect()
+        let mut changes: Vec<Change> = (0..many).map(|_| self.one(dice)).collect();
+        let people: Vec<Dn> = self.people.iter().map(|person| self.dn(person)).collect();
+        changes.extend(self.crowd.next(&self.context, &people));
+        changes
     }
 
     /// Finds out which entries there are.
     pub fn learn(&mut self, store: &MemoryStore, record: &ContextRecord) {
         self.people.clear();
         self.units.clear();
+        self.crowd.forget();
         let mut found = Vec::new();
         lookup::scan_entries(store, record.number, &mut |entry| {
             found.push((entry.uuid, entry.attributes));
@@ -63,6 +71,7 @@ impl Workload {
             let value =
                 |dn: &Dn| dn.rdn().as_str().split_once('=').map(|(_, v)| v.to_owned()).unwrap_or_default();
             let above = dn.parent().filter(|above| !above.matches(&record.dn)).map(|above| value(&above));
+            self.crowd.learn(dn.rdn().as_str(), &attributes);
             match attributes.text("objectClass") {
                 Some("inetOrgPerson") => self.people.push((value(&dn), above.unwrap_or_default())),
                 Some("organizationalUnit") if !dn.matches(&record.dn) => self.units.push(value(&dn)),

@@ -35,6 +35,8 @@ pub struct Letter {
 
 pub enum Happening {
     Deliver(Letter),
+    /// It was altered on its way; whether its sender is told.
+    Altered(Letter, bool),
     Work(usize),
     Operate(usize, Act),
     /// The transport gives a mail back.
@@ -113,6 +115,8 @@ pub struct World {
     /// Carriers alter what is in parts.
     pub tamper: bool,
     pub dice: Dice,
+    /// The chance of altered mail.
+    pub wear: Dice,
     pub cuts: Vec<Cut>,
     pub malice: Option<Malice>,
     pub traffic: Traffic,
@@ -157,6 +161,7 @@ impl World {
             refusal: None,
             tamper: false,
             dice,
+            wear: Dice::new(seed ^ 0x0C0_44A7),
             cuts: Vec::new(),
             traffic: Traffic::default(),
             rounds: false,
@@ -263,6 +268,7 @@ impl World {
             Happening::Resize(bytes) => self.knobs.passes_bytes_max = bytes,
             Happening::Round => self.round(),
             Happening::Deliver(letter) => self.deliver(letter),
+            Happening::Altered(letter, bounces) => self.deliver_altered(letter, bounces),
         }
     }
 
@@ -403,7 +409,8 @@ impl World {
         if self.dice.percent(1) {
             let audit = if self.spoiled { None } else { self.observers.audit(&self.sites[n]) };
             let bounded = || self.observers.bounded(&self.sites[n], self.knobs.sites);
-            if let Some(problem) = audit.or_else(bounded) {
+            let copies = || self.observers.copies.problem(n, &self.sites[n]);
+            if let Some(problem) = audit.or_else(bounded).or_else(copies) {
                 self.fail(&problem);
             }
         }
@@ -489,10 +496,17 @@ impl World {
             self.plan(end.max(at), Happening::Deliver(letter));
             return;
         }
-        if cut.is_some() || unlucky || self.dice.percent(self.knobs.loss + self.knobs.corrupt) {
+        let (loss, corrupt) = (self.knobs.loss, self.knobs.corrupt);
+        let draw = if cut.is_some() || unlucky { None } else { Some(self.dice.below(100)) };
+        if draw.is_none_or(|draw| draw < loss + corrupt) {
+            let told = self.dice.percent(self.knobs.bounce);
+            let status = if told { Some(*self.dice.pick(&STATUSES)) } else { None };
+            if draw.is_some_and(|draw| draw >= loss) {
+                self.alter(at, letter, told);
+                return;
+            }
             self.note(|_| format!("    #{name} is lost"));
-            if self.dice.percent(self.knobs.bounce) {
-                let status = *self.dice.pick(&[BounceStatus::Failed, BounceStatus::Delayed]);
+            if let Some(status) = status {
                 self.plan(at, Happening::Bounce(letter, status));
             }
             return;
@@ -521,7 +535,7 @@ impl World {
         self.copies.iter().enumerate().filter(of).map(|(at, _)| at + self.knobs.sites).collect()
     }
 
-    fn delay(&mut self) -> i64 {
+    pub fn delay(&mut self) -> i64 {
         self.dice.between(self.knobs.delay.0, self.knobs.delay.1)
     }
 
@@ -564,6 +578,8 @@ impl World {
     }
 }
 
+/// What may be said of mail that got lost.
+const STATUSES: [BounceStatus; 2] = [BounceStatus::Failed, BounceStatus::Delayed];
 const TRACE_MAX: usize = 80;
 /// So much may happen in one instant.
 const STEPS_MAX: u64 = 20_000;

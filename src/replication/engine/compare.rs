@@ -47,20 +47,23 @@ impl Turn<'_> {
         // What we never held is sent by itself as soon as the site knows that we take it.
         let first_wait = peer.timeout(&self.config.timing);
         let mut links = std::mem::take(&mut peer.links);
+        let mut progress = false;
         for (at, link) in links.iter_mut().enumerate() {
             if !known && !told.contains(&at) {
                 continue;
             }
             self.tidy(partner, peer, link)?;
-            let progress = self.settle_chain(partner, link)?;
-            if progress {
-                peer.round_trip.backed_off = 0;
-                peer.retry_at = None;
-            }
+            progress |= self.settle_chain(partner, link)?;
             self.compare(partner, link, first_wait)?;
         }
         links.retain(Link::is_worth_keeping);
         peer.links = links;
+        if progress {
+            peer.round_trip.backed_off = 0;
+            // What left behind it may have got lost all the same (RFC 6298, rule 5.3).
+            let left = peer.links.iter().any(|link| link.chain.iter().any(|flight| flight.next > 0));
+            peer.retry_at = left.then(|| self.now + peer.timeout(&self.config.timing));
+        }
         Ok(())
     }
 

@@ -3,6 +3,14 @@
 //! PROMISES
 //!   Whatever is due goes out together, in as few messages as the byte limit allows. The timers back off
 //!   for a site that does not answer. A site that never answered gets hello and nothing else.
+//!   A change leaves without waiting for what left before it to be acknowledged.
+//!
+//! LIMITS
+//!   Of one naming context `Timing::chain_max` transfers are on their way to a site at a time. What is committed beyond
+//!   that waits until the first of them is acknowledged or given up, then goes as one transfer: where more batches of
+//!   commits than that fall into one round trip, a change may come a round trip later. A transfer over some of those on
+//!   their way would not help: when it arrives the site stands further on than it begins, and an increment applies only
+//!   where it begins. Nor would a chain of any length: the site keeps `peer::ARRIVING_MAX` while one mail is late.
 
 use std::collections::BTreeMap;
 
@@ -198,11 +206,16 @@ impl Turn<'_> {
         if !passed && record.master == self.config.site {
             return Ok(());
         }
-        if link.chain.len() >= self.config.timing.chain_max {
-            // The next acknowledgement or timeout makes one transfer of the rest.
-            return Ok(());
+        let mut stays = link.chain.len();
+        if stays >= self.config.timing.chain_max {
+            // What never left gives way to one transfer.
+            stays = link.chain.iter().rposition(|flight| flight.next > 0).map_or(0, |last| last + 1);
+            if stays == link.chain.len() {
+                // The next acknowledgement or timeout makes one transfer of the rest.
+                return Ok(());
+            }
         }
-        let base = link.head();
+        let base = link.chain[..stays].last().map(|flight| flight.target).or(link.theirs);
         let Some(encoded) = self.encode(&record, base)? else { return Ok(()) };
         let limit = self.item_limit(partner, peer);
         if let Some(flight) = self.cut(partner, &record, encoded, base, limit)? {
@@ -214,6 +227,9 @@ impl Turn<'_> {
                 parts: flight.parts,
                 bytes: flight.bytes,
             });
+            for unsent in link.chain.drain(stays..) {
+                Outgoing::of(&partner.site, unsent.transfer).drop_all(self.tx)?;
+            }
             link.chain.push(flight);
         }
         Ok(())

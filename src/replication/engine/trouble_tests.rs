@@ -13,6 +13,7 @@ use crate::replication::engine::config::Passage;
 use crate::replication::engine::{
     BounceStatus, Engine, EngineConfig, Event, Header, Input, Output, Partner, Succession, Timing,
 };
+use crate::replication::peer::Peer;
 use crate::replication::schedule::Schedule;
 use crate::replication::status::{PeerState, status};
 use crate::replication::wire::{Heard, Message, Request, Standing, VectorItem};
@@ -187,6 +188,103 @@ fn each_part_that_leaves_is_told_as_the_first_time_or_as_again() {
     }
     assert_eq!((left, first), (first + again, 1));
     assert!(again > 2, "asked for once, and repeated since: {again}");
+}
+
+/// Lets everything happen that is due before `until`, and tells the events. What leaves is heard by nobody.
+fn run(store: &mut MemoryStore, engine: &mut Engine, inputs: &mut Vec<Input>, until: i64) -> Vec<Event> {
+    let (mut events, mut now) = (Vec::new(), until - 10_000);
+    while now < until {
+        let input = inputs.pop().unwrap_or(Input::Tick);
+        let mut tx = store.begin();
+        engine.handle(&mut tx, Timestamp::from_millisecond(now).unwrap(), input).unwrap();
+        tx.commit();
+        events.extend(std::iter::from_fn(|| engine.output()).filter_map(|output| match output {
+            Output::Event(event) => Some(event),
+            _ => None,
+        }));
+        let due = engine.deadline().map_or(until, |at| at.as_millisecond());
+        now = if inputs.is_empty() { due.max(now + 1) } else { now + 1 };
+    }
+    events
+}
+
+/// Commits, ten seconds apart, of which Tokyo hears nothing: for each transfer that was cut, the USN that it leads to.
+fn targets_of_commits(
+    count: u8,
+    store: &mut MemoryStore,
+    engine: &mut Engine,
+    inputs: &mut Vec<Input>,
+) -> Vec<u64> {
+    let mut events = run(store, engine, inputs, START);
+    for n in 1..=count {
+        let mut tx = store.begin();
+        let mut commit = Commit::begin(&mut tx, 1, [n; 12]).unwrap();
+        let attributes = Attributes::from_pairs([("description", vec![n])]).unwrap();
+        commit.apply(&Change::Put { dn: Dn::parse(CONTEXT).unwrap(), uuid: None, attributes }).unwrap();
+        commit.finish().unwrap();
+        tx.commit();
+        inputs.push(Input::LocalCommit { context: 1 });
+        events.extend(run(store, engine, inputs, START + i64::from(n) * 10_000));
+    }
+    targets(&events)
+}
+
+/// Tokyo has heard the first of what is on its way.
+fn acknowledge_first(store: &MemoryStore, inputs: &mut Vec<Input>) {
+    let first = Peer::load(store, "tokyo").unwrap().unwrap().link(CONTEXT).chain[0].target;
+    let (position, digest) = (Some(first.0), Some(first.1));
+    let item = VectorItem { context: CONTEXT.into(), position, digest, standing: Standing::Follows };
+    let header = Header { seq: START as u64 + 1, time: Timestamp::UNIX_EPOCH, message_id: None };
+    let payload = Message::new(vec![item]).encode();
+    inputs.push(Input::Received { from: "tokyo".into(), header, payload });
+}
+
+fn targets(events: &[Event]) -> Vec<u64> {
+    let target = |event: &Event| match event {
+        Event::TransferSent { target, .. } => Some(target.usn),
+        _ => None,
+    };
+    events.iter().filter_map(target).collect()
+}
+
+/// What is behind a chain of the greatest length waits, and all of it goes as one.
+#[test]
+fn what_is_committed_behind_a_long_chain_goes_with_the_first_acknowledgement() {
+    let (mut store, mut engine, mut inputs) = paris(Partner::new("tokyo"));
+    let timing = &mut engine.config.timing;
+    // Mail that takes days.
+    timing.retry_first = timing.retry_max;
+    let most = timing.chain_max as u64;
+    let sent = targets_of_commits(40, &mut store, &mut engine, &mut inputs);
+    assert_eq!(sent, (1..=most).collect::<Vec<u64>>());
+    acknowledge_first(&store, &mut inputs);
+    let events = run(&mut store, &mut engine, &mut inputs, START + 410_000);
+    assert_eq!(targets(&events), [41], "all that waited");
+}
+
+/// Of two changes on their way the second got lost; the first is acknowledged, and nothing else happens.
+#[test]
+fn what_left_behind_an_acknowledged_change_is_sent_again_in_time() {
+    let (mut store, mut engine, mut inputs) = paris(Partner::new("tokyo"));
+    let mut commits = targets_of_commits(1, &mut store, &mut engine, &mut inputs);
+    assert_eq!((commits.remove(0), commits.as_slice()), (1, &[2][..]));
+    acknowledge_first(&store, &mut inputs);
+    let events = run(&mut store, &mut engine, &mut inputs, START + 30_000);
+    assert_eq!(targets(&events), [0; 0]);
+    let events = run(&mut store, &mut engine, &mut inputs, START + HOUR);
+    assert!(events.iter().any(|event| matches!(event, Event::Resent { .. })), "{events:?}");
+}
+
+/// Nothing of the day's bytes is left: what waits for the next day is the present state however much was committed.
+#[test]
+fn what_never_left_gives_way_to_the_present_state() {
+    let tokyo = Partner { day_bytes_max: Some(0), ..Partner::new("tokyo") };
+    let (mut store, mut engine, mut inputs) = paris(tokyo);
+    let sent = targets_of_commits(40, &mut store, &mut engine, &mut inputs);
+    assert_eq!(sent.last(), Some(&41));
+    let chain = std::mem::take(&mut Peer::load(&store, "tokyo").unwrap().unwrap().link(CONTEXT).chain);
+    assert_eq!(chain.last().map(|flight| flight.target.0.usn), Some(41));
+    assert!(chain.windows(2).all(|pair| pair[1].base == Some(pair[0].target)), "each begins where one ends");
 }
 
 /// What `status` says of Tokyo a while after something was to leave for it: the state, why, what is next, and how it is with
