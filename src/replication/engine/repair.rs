@@ -25,8 +25,8 @@ impl Turn<'_> {
     /// `verify`: every naming context is counted anew, here and by the site; what differs from what the site holds at
     /// the same position is compared with the site.
     pub(super) fn verify_with(&mut self, site: Option<&str>) -> Result<(), StoreError> {
-        for record in self.contexts.to_vec() {
-            self.count_anew(&record)?;
+        for record in self.contexts.clone().iter() {
+            self.count_anew(record)?;
         }
         self.each_other_partner(None, |turn, partner, peer| {
             if site.is_some_and(|site| site != partner.site) {
@@ -50,12 +50,12 @@ impl Turn<'_> {
 
     /// The site's operator verifies: what we share with the site is counted anew, unless somebody had that done lately.
     pub(super) fn count_for(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
-        for record in self.contexts.to_vec() {
+        for record in self.contexts.clone().iter() {
             let name = record.dn.to_string();
-            if !self.has_place(partner, Some(&record), &name) || !self.may_count(record.number)? {
+            if !self.has_place(partner, Some(record), &name) || !self.may_count(record.number)? {
                 continue;
             }
-            let is_sound = self.count_anew(&record)?;
+            let is_sound = self.count_anew(record)?;
             if !is_sound && record.master == self.config.site && peer.notices.len() < NOTICES_MAX {
                 let text =
                     format!("what {} stores of {name}, which it masters, is damaged", self.config.site);
