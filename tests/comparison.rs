@@ -10,7 +10,7 @@ use bridgehead::directory::context::{context_by_number, context_of, create_conte
 use bridgehead::directory::ldif::Reader;
 use bridgehead::directory::memory::MemoryStore;
 use bridgehead::directory::sqlite::SqliteStore;
-use bridgehead::directory::{ContextRecord, Dn};
+use bridgehead::directory::{ContextRecord, Dn, Read, Table, Write};
 use bridgehead::replication::engine::{
     Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
 };
@@ -46,6 +46,7 @@ struct Pair {
     events: Vec<Event>,
 }
 
+const HOUR: i64 = 3_600_000;
 const PARIS: usize = 0;
 const TOKYO: usize = 1;
 
@@ -229,6 +230,144 @@ fn verify_finds_the_differing_entries_of_100_000_in_three_messages_each_way() {
     }
 }
 
+/// Damages so many entries of this naming context as a failing disk or a hand in the database would: digests, names and
+/// record stay as they were. Some are altered, some gone, some cannot be read, one is the topmost.
+fn rot(tx: &mut dyn Write, number: u32, count: usize) {
+    let mut rows = Vec::new();
+    let (from, to) = (number.to_be_bytes(), (number + 1).to_be_bytes());
+    tx.scan(Table::Entry, &from, &to, &mut |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        true
+    })
+    .unwrap();
+    let step = rows.len() / count;
+    for (n, (key, value)) in rows.into_iter().step_by(step).take(count).enumerate() {
+        match n % 3 {
+            0 => tx.put(Table::Entry, &key, &value[..value.len() / 2]).unwrap(),
+            1 => tx.delete(Table::Entry, &key).unwrap(),
+            _ => tx.put(Table::Entry, &key, &altered(value)).unwrap(),
+        }
+    }
+}
+
+/// The same entry with another last octet of its last value.
+fn altered(mut value: Vec<u8>) -> Vec<u8> {
+    *value.last_mut().expect("an entry") ^= 1;
+    value
+}
+
+impl Pair {
+    fn rot(&mut self, n: usize, count: usize) {
+        let mut tx = self.sites[n].store.begin();
+        rot(&mut tx, 1, count);
+        tx.commit();
+    }
+
+    fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|event| is(event)).count()
+    }
+
+    fn damaged(&self) -> usize {
+        self.count(|event| matches!(event, Event::Damaged { .. }))
+    }
+
+    /// Entries, names and digest tree, as they are stored.
+    fn stored(&self, n: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all = Vec::new();
+        for table in [Table::Entry, Table::Name, Table::Digest] {
+            let visit = &mut |key: &[u8], value: &[u8]| {
+                all.push((key.to_vec(), value.to_vec()));
+                true
+            };
+            self.sites[n].store.scan(table, &[], &[0xff; 5], visit).unwrap();
+        }
+        all
+    }
+}
+
+#[test]
+fn what_was_altered_in_the_replicas_database_is_all_that_is_repaired() {
+    const HELD: u32 = 20_000;
+    let company = company(HELD);
+    for count in [1, 30] {
+        let mut pair = Pair::new(&company, 1 << 20);
+        pair.settle();
+        pair.rot(TOKYO, count);
+        assert!(pair.stored(TOKYO) != pair.stored(PARIS));
+        (pair.sent, pair.events) = (Vec::new(), Vec::new());
+        pair.input(TOKYO, Input::Verify { site: None });
+        pair.settle();
+        assert_eq!(pair.damaged(), 1, "{:?}", pair.events);
+        assert!(pair.stored(TOKYO) == pair.stored(PARIS), "{:?}", pair.events);
+        let whole = |event: &Event| {
+            matches!(event, Event::Requested { full: true, .. } | Event::TransferSent { base: None, .. })
+        };
+        assert_eq!(pair.count(whole), 0, "{:?}", pair.events);
+        assert_eq!(pair.count(|event| matches!(event, Event::Applied { .. })), 1, "{:?}", pair.events);
+        let repaired = pair.sent.iter().position(|mail| mail.3 > 0).unwrap();
+        let messages =
+            [PARIS, TOKYO].map(|n| pair.sent[..=repaired].iter().filter(|mail| mail.0 == n).count());
+        assert!(messages.iter().all(|messages| *messages <= 3), "{messages:?}");
+        let octets: usize = pair.sent.iter().map(|mail| mail.1).sum();
+        eprintln!("{count} of {HELD} altered: {messages:?} messages, {octets} octets in all");
+        assert!(octets <= 10_000 + 3_000 * count, "{octets} octets");
+        let equal = pair.count(|event| matches!(event, Event::Equal { .. }));
+        assert_eq!(equal, 1, "{:?}", pair.events);
+    }
+}
+
+/// The master's operator learns what is wrong there; it is repaired when it is asked for there.
+#[test]
+fn verify_at_the_master_finds_what_was_altered_at_the_replica() {
+    let mut pair = Pair::new(&company(5_000), 1 << 20);
+    pair.settle();
+    let verify = |pair: &mut Pair, n: usize| {
+        pair.events.clear();
+        pair.input(n, Input::Verify { site: None });
+        pair.settle();
+        let of = |is: &dyn Fn(&Event) -> bool| pair.events.iter().filter(|event| is(event)).count();
+        (pair.damaged(), of(&|event| matches!(event, Event::Equal { .. })))
+    };
+    assert_eq!(verify(&mut pair, PARIS), (0, 1));
+    pair.now += HOUR;
+    pair.rot(TOKYO, 5);
+    assert_eq!(verify(&mut pair, PARIS), (1, 0), "found, and not equal");
+    assert_eq!(pair.count(|event| matches!(event, Event::Differs { .. })), 2, "told on both sides");
+    assert!(pair.stored(TOKYO) != pair.stored(PARIS), "nobody there asked for a repair");
+    assert_eq!(verify(&mut pair, TOKYO), (0, 2), "Paris still waited for that");
+    assert!(pair.stored(TOKYO) == pair.stored(PARIS));
+
+    // Who asks again and again costs no more than one look at all entries in an hour.
+    pair.rot(TOKYO, 5);
+    assert_eq!(verify(&mut pair, PARIS), (0, 1));
+    pair.now += HOUR;
+    assert_eq!(verify(&mut pair, PARIS), (1, 0));
+}
+
+/// Nobody but the master can say what its own entries are: it goes on telling what it signed, and that they are damaged.
+#[test]
+fn what_was_altered_at_the_master_is_told_and_nothing_else() {
+    let mut pair = Pair::new(&company(5_000), 1 << 20);
+    pair.settle();
+    let (before, sound) = (pair.record(PARIS), pair.stored(TOKYO));
+    pair.rot(PARIS, 5);
+    pair.events.clear();
+    pair.input(PARIS, Input::Verify { site: None });
+    pair.settle();
+    assert!(
+        matches!(&pair.events[0], Event::Damaged { master, .. } if master == "paris"),
+        "{:?}",
+        pair.events
+    );
+    pair.input(TOKYO, Input::Verify { site: None });
+    pair.settle();
+    assert_eq!(pair.damaged(), 2, "{:?}", pair.events);
+    let noticed = |event: &Event| matches!(event, Event::Noticed { text, .. } if text.contains(CONTEXT));
+    assert_eq!(pair.count(noticed), 1, "{:?}", pair.events);
+    assert_eq!(pair.record(PARIS), before);
+    assert!(pair.stored(TOKYO) == sound);
+}
+
 /// Digests travel in one piece; where mail is small, a full load in parts takes their place.
 #[test]
 fn where_mail_is_small_no_message_of_a_comparison_is_larger() {
@@ -306,4 +445,76 @@ fn daemons_find_the_entries_that_differ_and_repair_those() {
     assert!(sent.iter().all(|sent| sent.len() <= 4), "{sent:?}");
     let octets: usize = sent.iter().flatten().sum();
     assert!(octets < sound.len() / 4, "{octets} octets of mail, where everything is {}", sound.len());
+}
+
+/// Alters entries in the database of the stopped site, and nothing that is drawn from them.
+fn rot_on_disk(site: &Daemon, context: &str, count: usize) {
+    let mut store = SqliteStore::open(&site.directory.join("data")).expect("the store of a stopped site");
+    let number = context_of(&store, &Dn::parse(context).unwrap()).unwrap().expect("it is held").number;
+    let mut tx = store.begin().unwrap();
+    rot(&mut tx, number, count);
+    tx.commit().unwrap();
+}
+
+#[test]
+fn daemons_find_and_repair_what_was_altered_in_a_database() {
+    let mut pair = Direct::start("verify-rot");
+    let context = pair.paris.context.clone();
+    let people = people(&pair.paris, 4_000);
+    pair.paris.import(&people);
+    pair.paris.sync(20 * SOON);
+    let sound = pair.paris.export(&context);
+    let long = (20 * SOON.as_secs()).to_string();
+
+    pair.tokyo.stop();
+    rot_on_disk(&pair.tokyo, &context, 12);
+    pair.tokyo.start();
+    pair.tokyo.sync(20 * SOON);
+    // Paris, which asks, finds it as well; Tokyo has it repaired.
+    let found = pair.paris.run(&["verify", "--wait", "5", "tokyo"]);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    let before = std::fs::read_to_string(pair.paris.log()).expect("a log").len();
+    pair.tokyo.ok(&["verify", "--wait", &long, "paris"]);
+    assert!(pair.tokyo.export(&context) == sound);
+    let log = std::fs::read_to_string(pair.paris.log()).expect("a log").split_off(before);
+    assert!(log.contains("event=\"repairing\"") && !log.contains("event=\"transfer-sent\""), "{log}");
+    let sizes = log.lines().filter(|line| line.contains("event=\"message-sent\""));
+    let sizes: Vec<usize> =
+        sizes.filter_map(|line| line.split(" bytes=").nth(1)?.split(' ').next()?.parse().ok()).collect();
+    assert!(sizes.len() <= 4 && sizes.iter().sum::<usize>() < sound.len() / 10, "{sizes:?}");
+    pair.paris.ok(&["verify", "--wait", &long, "tokyo"]);
+}
+
+#[test]
+fn a_daemon_says_what_was_altered_of_its_own_and_what_to_do() {
+    let mut pair = Direct::start("verify-own-rot");
+    let context = pair.paris.context.clone();
+    pair.paris.import(&people(&pair.paris, 500));
+    pair.paris.sync(20 * SOON);
+    let sound = pair.paris.export(&context);
+    let long = (20 * SOON.as_secs()).to_string();
+    pair.paris.ok(&["verify", "--wait", &long, "tokyo"]);
+
+    pair.paris.stop();
+    let mut store = SqliteStore::open(&pair.paris.directory.join("data")).expect("the store");
+    let number = context_of(&store, &Dn::parse(&context).unwrap()).unwrap().expect("it is held").number;
+    let mut tx = store.begin().unwrap();
+    let mut last = None;
+    tx.scan_back(Table::Entry, &number.to_be_bytes(), &(number + 1).to_be_bytes(), &mut |key, value| {
+        last = Some((key.to_vec(), value.to_vec()));
+        false
+    })
+    .unwrap();
+    let (key, value) = last.expect("an entry");
+    tx.put(Table::Entry, &key, &altered(value)).unwrap();
+    tx.commit().unwrap();
+    drop(store);
+    pair.paris.start();
+    let found = pair.paris.run(&["verify", "--wait", &long, "tokyo"]);
+    let said = String::from_utf8_lossy(&found.stderr);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    assert!(said.contains(&context) && said.contains("restore") && said.contains("import"), "{said}");
+    pair.paris.import(&sound);
+    pair.paris.ok(&["verify", "--wait", &long, "tokyo"]);
+    assert!(pair.paris.export(&context) == sound && pair.tokyo.export(&context) == sound);
 }

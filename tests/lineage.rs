@@ -10,13 +10,14 @@ use bridgehead::directory::memory::MemoryStore;
 use bridgehead::directory::{Attributes, ContextRecord, Digest, Dn, Lineage, Position};
 use bridgehead::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use bridgehead::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
+use bridgehead::replication::engine::quarantine::{kept, payload};
 use bridgehead::replication::engine::{
     Engine, EngineConfig, Event, FormerKey, Header, Input, KnownSite, Output, Partner, Succession, Timing,
 };
 use bridgehead::replication::parts;
 use bridgehead::replication::transfer::{Base, Encoded, encode, encode_repair};
 use bridgehead::replication::verify::{self, Answer};
-use bridgehead::replication::wire::{Message, PartItem, Standing, VectorItem};
+use bridgehead::replication::wire::{DigestItem, Message, PartItem, Standing, VectorItem};
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -376,6 +377,135 @@ fn the_operators_word_alone_leads_out_of_a_fork() {
     replica.refuses(&spliced, NOT_SIGNED);
     replica.takes(&other.transfer(None));
     replica.stands_with(&other);
+}
+
+/// Whether an event of this name is among them.
+fn has(events: &[Event], name: &str) -> bool {
+    events.iter().any(|event| format!("{event:?}").starts_with(name))
+}
+
+/// The fork is told once; that nothing came of what was sent, each time.
+#[test]
+fn every_forked_transfer_is_told_and_each_is_kept_once() {
+    let Lives { third, mut other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    let events = replica.takes(&other.transfer(None));
+    assert!(["Forked", "NotApplied", "Kept"].iter().all(|name| has(&events, name)), "{events:?}");
+    let events = replica.takes(&other.transfer(None));
+    assert!(has(&events, "NotApplied"), "{events:?}");
+    assert!(!has(&events, "Forked") && !has(&events, "Kept"), "{events:?}");
+    assert_eq!(kept(&replica.store).unwrap().len(), 1);
+    other.put("cn=one more,ou=paris,o=Example");
+    let events = replica.takes(&other.transfer(None));
+    assert!(has(&events, "NotApplied") && has(&events, "Kept"), "{events:?}");
+    let copies = kept(&replica.store).unwrap();
+    assert_eq!(copies.len(), 2);
+    assert!(copies.iter().all(|copy| copy.site == "hub" && copy.reason.contains("different ways")));
+    let copy = Message::decode(&payload(&replica.store, &copies[1]).unwrap()).unwrap();
+    assert_eq!(copy.parts[0].part.index, 0);
+}
+
+#[test]
+fn a_difference_is_told_after_a_fork_and_a_fork_after_a_difference() {
+    let Lives { third, other, .. } = lives();
+    let mut replica = Replica::at(&third);
+    let differs = Message::new(vec![stands_at((end(&third).0, Digest([9; 32])))]);
+    assert!(has(&replica.takes(&other.transfer(None)), "Forked"));
+    assert!(has(&replica.hears(&differs), "Differs"));
+    assert!(!has(&replica.hears(&differs), "Differs"), "as long as it lasts it is told once");
+    assert!(has(&replica.takes(&other.transfer(None)), "Forked"));
+    replica.hears(&Message::new(vec![stands_at(end(&third))]));
+    assert!(has(&replica.hears(&differs), "Differs"), "it had ended");
+}
+
+/// The master, at home, is told of another life of its own that does not prove to be what it says.
+#[test]
+fn what_cannot_be_taken_back_is_kept() {
+    let Lives { second, other, .. } = lives();
+    let mut home = Replica::new();
+    let config = EngineConfig {
+        site: "paris".into(),
+        key: second.key.clone(),
+        known: Vec::new(),
+        ..home.engine.config().clone()
+    };
+    (home.store, home.engine) = (second.store.clone(), Engine::new(config));
+    let mut transfer = other.transfer(None);
+    let said = ContextRecord { digest: Digest([9; 32]), ..other.record() };
+    transfer.manifest.checkpoint =
+        Checkpoint::of(&said, Timestamp::from_second(1_800_000_000).unwrap()).sign(&other.key);
+    assert!(has(&home.hears(&Message::new(vec![stands_at(end(&other))])), "Lost"));
+    for copies in [1, 0] {
+        let events = home.takes(&transfer);
+        assert!(has(&events, "NotApplied"), "{events:?}");
+        assert_eq!(usize::from(has(&events, "Kept")), copies, "{events:?}");
+        assert_eq!(kept(&home.store).unwrap().len(), 1);
+    }
+    home.stands_with(&second);
+}
+
+/// A transfer of several parts, cut small.
+fn of_many_parts() -> (Master, Vec<PartItem>) {
+    let mut master = lives().third;
+    for n in 0..120u32 {
+        let unlike = format!("{:?}", Checkpoint::of(&master.record(), Timestamp::UNIX_EPOCH).digest);
+        master.put(&format!("cn={n} {unlike},ou=paris,o=Example"));
+    }
+    let transfer = master.transfer(None);
+    let cut = parts::cut(&transfer.manifest, &transfer.body, 1 << 10).unwrap();
+    assert!(cut.len() > 3, "{}", cut.len());
+    (master, cut.into_iter().map(|part| PartItem { context: CONTEXT.into(), part }).collect())
+}
+
+#[test]
+fn parts_that_contradict_one_another_are_kept() {
+    let (master, cut) = of_many_parts();
+    let mut replica = Replica::new();
+    let mut message = Message::new(vec![stands_at(end(&master))]);
+    message.parts = vec![cut[1].clone()];
+    assert!(!has(&replica.hears(&message), "Kept"));
+    message.parts = vec![cut[2].clone()];
+    message.parts[0].part.bytes.pop();
+    let events = replica.hears(&message);
+    assert!(has(&events, "NotApplied") && has(&events, "Kept"), "{events:?}");
+    let copies = kept(&replica.store).unwrap();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    let copy = Message::decode(&payload(&replica.store, &copies[0]).unwrap()).unwrap();
+    assert_eq!(copy.parts, [cut[1].clone()], "what was there before");
+    message.parts = cut;
+    replica.hears(&message);
+    replica.stands_with(&master);
+}
+
+#[test]
+fn what_its_sender_gave_up_is_told() {
+    let (master, cut) = of_many_parts();
+    let mut replica = Replica::at(&lives().third);
+    let mut message = Message::new(vec![stands_at(end(&master))]);
+    message.parts = cut[..2].to_vec();
+    replica.hears(&message);
+    let stands = replica.record().map(|record| (record.position, record.digest)).unwrap();
+    let events = replica.hears(&Message::new(vec![stands_at(stands)]));
+    let gone = events.iter().filter_map(|event| match event {
+        Event::GivenUp { site, context, received, expected } => {
+            Some((site.as_str(), context.as_str(), *received, *expected))
+        }
+        _ => None,
+    });
+    assert_eq!(gone.collect::<Vec<_>>(), [("hub", CONTEXT, 2, cut.len() as u32)]);
+    let events = replica.hears(&Message::new(vec![stands_at(stands)]));
+    assert!(!has(&events, "GivenUp"), "there is nothing more to let go");
+}
+
+#[test]
+fn a_comparison_that_cannot_be_read_is_kept() {
+    let Lives { third, .. } = lives();
+    let mut replica = Replica::at(&third);
+    let mut message = Message::new(vec![stands_at(end(&third))]);
+    let (context, position) = (CONTEXT.to_owned(), end(&third).0);
+    message.digests = vec![DigestItem { context, position, body: b"\x07nonsense".to_vec().into() }];
+    let events = replica.hears(&message);
+    assert!(has(&events, "NotApplied") && has(&events, "Kept"), "{events:?}");
 }
 
 /// A fork waits as a transfer that deletes too much does, and is decided on in the same way.

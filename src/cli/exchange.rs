@@ -269,6 +269,11 @@ fn until_equal(
                     word(known),
                     known.reason
                 );
+                for context in &known.contexts {
+                    if let Some(reason) = &context.reason {
+                        println!("  {}: {reason}", context.context);
+                    }
+                }
             }
             return Ok(NO);
         }

@@ -57,6 +57,21 @@ impl Word {
     }
 }
 
+/// What `verify` found to be damaged of what this site masters, and what to do: nobody else can repair that.
+pub fn damaged(events: &[Event], site: &str) -> String {
+    let own = events.iter().filter_map(|event| match event {
+        Event::Damaged { context, master, .. } if master == site => Some(context),
+        _ => None,
+    });
+    own.map(|context| {
+        format!(
+            "bridgehead: what is stored here of {context} was altered behind the daemon's back, or the disk fails; this \
+             site masters it: restore the store from a backup, or import it again; connected sites still hold what it was\n"
+        )
+    })
+    .collect()
+}
+
 fn refreshing(
     site: &str,
     context: &str,

@@ -20,7 +20,7 @@ use super::conversation::Conversation;
 use super::import::{self, Failure};
 use super::operation::{self, Operation};
 use super::progress::Progress;
-use crate::cli::failure::{DATA, OK, TRY_AGAIN, UNAVAILABLE};
+use crate::cli::failure::{DATA, NO, OK, TRY_AGAIN, UNAVAILABLE};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::replication::engine::Input;
@@ -187,7 +187,18 @@ fn ask(
         return Ok(UNAVAILABLE);
     }
     let asked = Timestamp::now();
-    daemon.replicator().input(input);
+    let events = match daemon.replicator().tell(input) {
+        Ok(events) => events,
+        Err(failure) => {
+            writeln!(conversation.err, "bridgehead: {failure}")?;
+            return Ok(TRY_AGAIN);
+        }
+    };
+    let damaged = operation::damaged(&events, &daemon.config().site.name);
+    if !damaged.is_empty() {
+        write!(conversation.err, "{damaged}")?;
+        return Ok(NO);
+    }
     write!(conversation.out, "{asked}")?;
     Ok(OK)
 }

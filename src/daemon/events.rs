@@ -63,6 +63,16 @@ pub fn log(event: &Event) {
                 "no room beside others that wait for parts; asked for again later"
             );
         }
+        Event::GivenUp { site, context, received, expected } => {
+            info!(
+                event = "transfer-given-up",
+                site,
+                context,
+                received,
+                expected,
+                "parts of a transfer that is not completed any more are let go"
+            );
+        }
         Event::Resent { site, context, parts } => {
             info!(event = "parts-resent", site, context, parts, "parts leave again");
         }
@@ -95,7 +105,16 @@ pub fn log(event: &Event) {
                 site,
                 context,
                 usn = position.usn,
-                "replicas differ; being repaired"
+                "replicas differ; `bridgehead verify` at the one that follows repairs it"
+            );
+        }
+        Event::Damaged { context, master, position } => {
+            error!(
+                event = "entries-damaged",
+                context,
+                master,
+                usn = position.usn,
+                "what is stored does not have its digest: it was altered, or the disk fails"
             );
         }
         Event::Forked { site, context, ours, theirs } => {
@@ -207,11 +226,13 @@ pub fn name(event: &Event) -> &'static str {
         Event::Refreshing { .. } => "refreshing",
         Event::Bundled { .. } => "bundled",
         Event::Crowded { .. } => "inbox-full",
+        Event::GivenUp { .. } => "transfer-given-up",
+        Event::Damaged { .. } => "entries-damaged",
     }
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 31] = [
     "site-up",
     "transfer-sent",
     "parts-resent",
@@ -241,6 +262,8 @@ pub const NAMES: [&str; 29] = [
     "refreshing",
     "bundled",
     "inbox-full",
+    "transfer-given-up",
+    "entries-damaged",
 ];
 
 #[cfg(test)]

@@ -176,6 +176,13 @@ pub(super) fn clear(tx: &mut dyn Write, context: u32) -> Result<(), StoreError> 
     tx.delete_range(Table::Digest, &from, &to)
 }
 
+/// Makes the tree anew, of these entries.
+pub(super) fn rebuild(tx: &mut dyn Write, context: u32, mut items: Vec<Item>) -> Result<Summary, StoreError> {
+    clear(tx, context)?;
+    items.sort_unstable();
+    write_tree(tx, context, &mut Vec::with_capacity(32), &items)
+}
+
 fn update_node(
     tx: &mut dyn Write,
     context: u32,

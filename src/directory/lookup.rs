@@ -136,7 +136,7 @@ pub fn digest_from_entries(read: &dyn Read, context: u32) -> Result<digest::Summ
     let mut items = Vec::new();
     let (from, to) = range(context);
     read.scan(Table::Entry, &from, &to, &mut |key, octets| {
-        items.push((uuid_of_key(key), entry::hash_of(octets)));
+        items.push((uuid_of_key(key).unwrap_or_default(), entry::hash_of(octets)));
         true
     })?;
     Ok(digest::of_items(items))
@@ -271,12 +271,10 @@ pub(super) fn entry_key(context: u32, uuid: Uuid) -> [u8; 20] {
     key
 }
 
-fn uuid_of_key(key: &[u8]) -> Uuid {
-    let mut batch = [0; 12];
-    let mut ordinal = [0; 4];
-    batch.copy_from_slice(&key[4..16]);
-    ordinal.copy_from_slice(&key[16..20]);
-    from_batch(batch, u32::from_be_bytes(ordinal))
+/// None: it is not a key that this program wrote.
+pub(super) fn uuid_of_key(key: &[u8]) -> Option<Uuid> {
+    let (batch, ordinal) = key.get(4..)?.split_at_checked(12)?;
+    Some(from_batch(batch.try_into().ok()?, u32::from_be_bytes(ordinal.try_into().ok()?)))
 }
 
 /// Context number, parent's entryUUID, normalized RDN.

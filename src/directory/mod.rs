@@ -19,6 +19,7 @@ pub mod log;
 pub mod lookup;
 pub mod memory;
 pub mod position;
+pub mod recount;
 pub mod replica;
 pub mod sqlite;
 pub mod store;

@@ -209,11 +209,6 @@ impl Assembly {
         Ok(assemblies)
     }
 
-    /// Drops what is kept of one transfer, if anything is.
-    pub fn drop_one(tx: &mut dyn Write, partner: &str, transfer: TransferId) -> Result<(), StoreError> {
-        Shelf { table: Table::Inbox, partner, transfer }.clear(tx)
-    }
-
     pub fn transfer(&self) -> TransferId {
         self.transfer
     }
@@ -281,16 +276,16 @@ impl Assembly {
         Manifest::from_bytes(&self.state.manifest).map(Some)
     }
 
-    /// Part 0 as it came, once it is there.
+    /// The first of the parts that are there, as it came.
     pub fn first_part(&self, read: &dyn Read) -> Result<Option<Part>, StoreError> {
-        let bytes = read.get(self.shelf().table, &self.shelf().part_key(0))?;
-        Ok(bytes.map(|bytes| Part {
-            transfer: self.transfer,
-            index: 0,
-            count: self.state.count,
-            manifest: self.state.manifest.clone(),
-            bytes,
-        }))
+        let Some(index) = (0..self.state.count).find(|&index| !self.state.is_missing(index)) else {
+            return Ok(None);
+        };
+        let bytes = read.get(self.shelf().table, &self.shelf().part_key(index))?;
+        // It came with part 0, and only with that.
+        let manifest = if index == 0 { self.state.manifest.clone() } else { Vec::new() };
+        let (transfer, count) = (self.transfer, self.state.count);
+        Ok(bytes.map(|bytes| Part { transfer, index, count, manifest, bytes }))
     }
 
     /// The whole transfer, proved to be what its id names.

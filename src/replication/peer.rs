@@ -93,6 +93,10 @@ pub struct Peer {
     #[n(25)]
     #[cbor(default)]
     pub questions: u32,
+    /// `verify`: the site is to count its entries anew before it answers.
+    #[n(51)]
+    #[cbor(default)]
+    pub recount: bool,
     /// When all shared naming contexts were last seen to be equal, by a message that answers.
     #[n(16)]
     pub equal_at: Option<Millis>,
@@ -212,10 +216,24 @@ pub struct Link {
     #[n(10)]
     #[cbor(default)]
     pub owed: bool,
-    /// The difference at equal positions was told to the log already.
-    #[n(9)]
-    #[cbor(default)]
-    pub told: bool,
+    /// What the log was told of how the site's state and ours stand to each other, until they are equal.
+    #[n(19)]
+    pub told: Option<Told>,
+}
+
+/// Why the site's state and ours cannot both be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Told {
+    /// They differ at the same position.
+    #[n(0)]
+    Differs,
+    /// It holds what our own naming context lost.
+    #[n(1)]
+    Lost,
+    /// Two histories claim the same point.
+    #[n(2)]
+    Forked,
 }
 
 /// A transfer on its way.
@@ -280,7 +298,7 @@ impl Link {
             ask_at: None,
             asks: 0,
             ask_full: false,
-            told: false,
+            told: None,
             owed: false,
             verify_at: None,
             refresh: false,
@@ -424,5 +442,31 @@ impl Peer {
     /// The retransmission timeout that holds now.
     pub fn timeout(&self, timing: &Timing) -> Millis {
         self.round_trip.timeout(timing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was when nobody noted what was told: 9 said that something was.
+    #[derive(Encode)]
+    #[cbor(map)]
+    struct Former {
+        #[n(0)]
+        context: String,
+        #[n(2)]
+        standing: Standing,
+        #[n(9)]
+        told: bool,
+    }
+
+    #[test]
+    fn a_link_of_an_earlier_version_is_read() {
+        let former = Former { context: "o=x".into(), standing: Standing::Follows, told: true };
+        let link: Link = minicbor::decode(&minicbor::to_vec(&former).unwrap()).unwrap();
+        assert_eq!(link, Link::new("o=x"));
+        let told = Link { told: Some(Told::Lost), ..link };
+        assert_eq!(minicbor::decode::<Link>(&minicbor::to_vec(&told).unwrap()).unwrap(), told);
     }
 }

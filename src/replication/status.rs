@@ -273,6 +273,14 @@ fn why_unequal(
             format!("last sent at {}, not acknowledged", shown_time(last))
         });
     }
+    if let (Some((theirs, _)), Some(ours)) = (link.theirs, record.map(|record| record.position))
+        && theirs == ours
+    {
+        return format!(
+            "at USN {} as here, but not the same; `bridgehead verify` where it is a copy repairs that",
+            ours.usn
+        );
+    }
     stands(match (link.push_at, link.ask_at) {
         (Some(_), _) => waits.to_owned(),
         (None, Some(_)) if link.asks > 0 => format!("asked for {} times", link.asks),

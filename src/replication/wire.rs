@@ -10,7 +10,7 @@
 //!   ```text
 //!   message = {0 protocol, ?1 heard, ?2 hello, 3 [vector item], ?4 [request], ?5 [part], ?6 [digests],
 //!              ?7 [notice], ?8 answer wanted, ?9 [introduction text], ?10 digest of the whole vector,
-//!              ?11 whole vector wanted}
+//!              ?11 whole vector wanted, ?12 count anew}
 //!   heard   = {0 sequence number heard last, 1 milliseconds between hearing and telling}
 //!   hello   = {0 card text, 1 capabilities, 2 part_bytes_max, 3 this answers your hello,
 //!              ?4 [former card text], ?5 [serial, id of the signing key] of the receiver's card as pinned here}
@@ -97,6 +97,10 @@ pub struct Message {
     #[n(11)]
     #[cbor(default, skip_if = "not")]
     pub vector_wanted: bool,
+    /// The sender verifies: count the entries anew before the answer, unless that was done lately.
+    #[n(12)]
+    #[cbor(default, skip_if = "not")]
+    pub recount: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -264,6 +268,7 @@ impl Message {
             introductions: Vec::new(),
             vector_digest: None,
             vector_wanted: false,
+            recount: false,
         }
     }
 

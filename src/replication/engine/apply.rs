@@ -19,7 +19,7 @@ use crate::directory::{StoreError, Table};
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, PartError};
-use crate::replication::peer::Peer;
+use crate::replication::peer::{Peer, Told};
 use crate::replication::provenance::{self, Carriers, Step};
 use crate::replication::transfer::{self, Base, Manifest, TransferError};
 use crate::replication::wire::PartItem;
@@ -41,15 +41,22 @@ impl Turn<'_> {
         assembly: &Assembly,
         reason: String,
     ) -> Result<(), StoreError> {
+        self.keep_beginning(from, context, assembly, &reason)?;
+        self.not_applied(from, context, reason);
+        Ok(())
+    }
+
+    /// Keeps the first of a transfer's parts that are here, for the operator.
+    fn keep_beginning(
+        &mut self,
+        from: &str,
+        context: &str,
+        assembly: &Assembly,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         match assembly.first_part(self.tx.as_read())? {
-            Some(part) => {
-                let item = PartItem { context: context.to_owned(), part };
-                self.refuse_part(from, item, reason)
-            }
-            None => {
-                self.not_applied(from, context, reason);
-                Ok(())
-            }
+            Some(part) => self.keep_part(from, PartItem { context: context.to_owned(), part }, reason),
+            None => Ok(()),
         }
     }
 
@@ -89,6 +96,8 @@ impl Turn<'_> {
                 Verdict::Wait => {}
                 Verdict::Obsolete => self.discard(peer, &assembly)?,
                 Verdict::Parted => {
+                    let reason = "its history and ours went different ways".to_owned();
+                    self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
                     self.parted(from, peer, context, &said)?;
                 }
@@ -148,8 +157,7 @@ impl Turn<'_> {
         let Some((ours, entries)) = record else { return Ok(()) };
         self.hold_fork(from, context, said.position, entries)?;
         let link = peer.link(context);
-        if !link.told {
-            link.told = true;
+        if link.told.replace(Told::Forked) != Some(Told::Forked) {
             self.event(Event::Forked {
                 site: from.to_owned(),
                 context: context.to_owned(),
@@ -169,7 +177,15 @@ impl Turn<'_> {
     ) -> Result<bool, StoreError> {
         let Some(record) = self.context(&checkpoint.context.to_string()).cloned() else { return Ok(false) };
         match assembly.open(self.tx.as_read()) {
-            Ok((_, mut body)) => self.merge(from, &record, manifest, checkpoint, &mut body),
+            Ok((_, mut body)) => {
+                let merged = self.merge(from, &record, manifest, checkpoint, &mut body)?;
+                if !merged {
+                    // Why is in the event that was told already.
+                    let reason = "what was lost could not be taken back from it";
+                    self.keep_beginning(from, &record.dn.to_string(), assembly, reason)?;
+                }
+                Ok(merged)
+            }
             Err(PartError::Store(error)) => Err(error),
             Err(error) => {
                 self.refuse_transfer(from, &record.dn.to_string(), assembly, error.to_string())?;
@@ -197,7 +213,13 @@ impl Turn<'_> {
             }
         };
         let known = self.contexts.len();
-        let Some(record) = self.record_of(checkpoint)? else { return Ok(Done::Not) };
+        let record = match self.record_of(checkpoint)? {
+            Ok(record) => record,
+            Err(reason) => {
+                self.refuse_transfer(from, &name, assembly, reason)?;
+                return Ok(Done::Not);
+            }
+        };
         let (number, is_new) = (record.number, self.contexts.len() > known);
         let Some(partner) = self.config.partner(from) else { return Ok(Done::Not) };
         let before = self.entries_before(partner, &record, manifest)?;
@@ -325,24 +347,23 @@ impl Turn<'_> {
         link.ask_at = sooner(link.ask_at, self.now + wait);
     }
 
-    /// The naming context's record, which is made when it is new to this store.
-    fn record_of(&mut self, checkpoint: &Checkpoint) -> Result<Option<ContextRecord>, StoreError> {
+    /// The naming context's record, which is made when it is new to this store; or why it cannot be made.
+    fn record_of(&mut self, checkpoint: &Checkpoint) -> Result<Result<ContextRecord, String>, StoreError> {
         let name = checkpoint.context.to_string();
         if let Some(record) = self.context(&name) {
-            return Ok(Some(record.clone()));
+            return Ok(Ok(record.clone()));
         }
-        let Some(master) = self.config.master(&name) else { return Ok(None) };
+        let Some(master) = self.config.master(&name) else {
+            return Ok(Err("no pinned card says who masters it".into()));
+        };
         match context::create_context(self.tx, &checkpoint.context, &master.site, uuid::Uuid::nil()) {
             Ok(record) => {
                 self.event(Event::ContextAdded { context: name, master: master.site.clone() });
                 self.add_context(record.clone());
-                Ok(Some(record))
+                Ok(Ok(record))
             }
             Err(ContextError::Store(error)) => Err(error),
-            Err(error) => {
-                self.not_applied(&master.site, &name, error.to_string());
-                Ok(None)
-            }
+            Err(error) => Ok(Err(error.to_string())),
         }
     }
 

@@ -94,8 +94,11 @@ impl Turn<'_> {
         let mut stored = Assembly::store(self.tx, from, &item.part);
         if let Err(PartError::Contradiction(_)) = stored {
             // One of the two is wrong, and nobody knows which: what comes now begins anew.
-            Assembly::drop_one(self.tx, from, item.part.transfer)?;
-            self.not_applied(from, &item.context, "its parts contradict one another".into());
+            if let Some(before) = Assembly::load(self.tx.as_read(), from, item.part.transfer)? {
+                let reason = "its parts contradict one another".to_owned();
+                self.refuse_transfer(from, &item.context, &before, reason)?;
+                before.drop_all(self.tx)?;
+            }
             stored = Assembly::store(self.tx, from, &item.part);
         }
         // What is whole is what its id names.
@@ -120,10 +123,15 @@ impl Turn<'_> {
         reason: String,
     ) -> Result<(), StoreError> {
         let context = item.context.clone();
-        let mut message = Message::new(Vec::new());
-        message.parts.push(item);
-        self.keep_copy(from, &reason, &message.encode())?;
+        self.keep_part(from, item, &reason)?;
         self.not_applied(from, &context, reason);
         Ok(())
+    }
+
+    /// Keeps a part for the operator, as a message that brings nothing else.
+    pub(super) fn keep_part(&mut self, from: &str, item: PartItem, reason: &str) -> Result<(), StoreError> {
+        let mut message = Message::new(Vec::new());
+        message.parts.push(item);
+        self.keep_copy(from, reason, &message.encode())
     }
 }

@@ -16,7 +16,7 @@ use crate::directory::context::ContextRecord;
 use crate::directory::{Position, StoreError};
 use crate::replication::pacing::millis;
 use crate::replication::parts::{Assembly, Outgoing};
-use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
+use crate::replication::peer::{Flight, Link, Millis, Peer, Point, Told};
 use crate::replication::vector::VectorDigest;
 use crate::replication::wire::{CONTEXTS_MAX, VectorItem};
 
@@ -89,6 +89,8 @@ impl Turn<'_> {
             let target = assembly.manifest().ok().flatten();
             let target = target.and_then(|manifest| manifest.checkpoint.claimed().ok());
             assembly.drop_all(self.tx)?;
+            let ((expected, received), site) = (assembly.count(), partner.site.clone());
+            self.event(Event::GivenUp { site, context: link.context.clone(), received, expected });
             // Only of what was reached for certain no part is taken any more: a vector may say anything.
             if let (Some(target), Some(record)) = (target, &record)
                 && record.is_on_history(&target.position)
@@ -135,7 +137,7 @@ impl Turn<'_> {
         let own = record.as_ref().and_then(point);
         if own == link.theirs {
             link.push_at = None;
-            link.told = false;
+            link.told = None;
             link.refresh = false;
             link.by_file = link.by_file.filter(|_| link.theirs.is_none());
             if link.wants_whole() {
@@ -177,8 +179,7 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let (position, _) = theirs;
         if position == record.position {
-            if !link.told {
-                link.told = true;
+            if link.told.replace(Told::Differs) != Some(Told::Differs) {
                 self.event(Event::Differs {
                     site: partner.site.clone(),
                     context: link.context.clone(),
@@ -239,6 +240,7 @@ impl Turn<'_> {
         let answered = peer.asked_at.is_none() || echoed;
         if answered {
             peer.ask_again_at = None;
+            peer.recount = false;
         }
         // What is not known of the site may differ.
         if behind == 0 && peer.vector_at.is_none() {

@@ -160,6 +160,7 @@ impl Turn<'_> {
         let stalled = flown && peer.links.iter().any(|link| link.chain.iter().any(Flight::has_unsent));
         if let Some(last) = messages.last_mut() {
             last.answer_wanted = asking || stalled;
+            last.recount = asking && peer.recount;
         }
         for message in messages {
             self.mail(partner, peer, message);

@@ -64,6 +64,9 @@ impl Turn<'_> {
         for context in contexts {
             self.apply_ready(from, &mut peer, &context)?;
         }
+        if message.recount && freshness != Freshness::Old {
+            self.count_for(partner, &mut peer)?;
+        }
         if newest && !only_hello {
             self.take_vector(partner, &mut peer, message.vector, message.vector_digest)?;
         }

@@ -152,6 +152,13 @@ pub enum Event {
         /// The room that there is.
         bytes_max: u64,
     },
+    /// The site does not go on with a transfer of which so many parts came, or it is not wanted any more: they are let go.
+    GivenUp {
+        site: String,
+        context: String,
+        received: u32,
+        expected: u32,
+    },
     /// Parts were sent again.
     Resent {
         site: String,
@@ -197,6 +204,12 @@ pub enum Event {
     Differs {
         site: String,
         context: String,
+        position: Shown,
+    },
+    /// The entries that are stored do not have the digest that is told of them: they were altered behind our back.
+    Damaged {
+        context: String,
+        master: String,
         position: Shown,
     },
     /// So many entries differ at the site; they are on their way.

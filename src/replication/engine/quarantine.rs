@@ -1,9 +1,13 @@
 //! Kept copies of what was received and took no effect, for an operator to look at.
 //!
 //! PROMISES
-//!   Nothing is dropped without an event and a copy, and the copies stay within bounds: the oldest go
-//!   first, each with an event. An equal copy is kept once. What anybody can send never displaces what a
-//!   connected site sent.
+//!   What is refused is told by an event and kept as a copy, and the copies stay within bounds: the oldest go
+//!   first, each with an event. An equal copy is kept once, however often the same comes. What anybody can send never
+//!   displaces what a connected site sent.
+//!   Of a transfer of many parts one is kept: part 0, which says what it is and who signed it, or the first that is here;
+//!   where a part shows that they do not belong together, that one.
+//!   Of what is let go without having been refused no copy is kept: it is asked for again where it found no room (`inbox-full`),
+//!   or where its sender gave it up (`transfer-given-up`); what is here already has had its effect.
 //!
 //! LIMITS
 //!   [`COPIES_MAX`] copies of what connected sites sent, and as many of mail that nobody proved to have sent; each kind

@@ -4,54 +4,93 @@
 //!   The side that begins follows: it is repaired, and only because its operator asked (`verify`). The other
 //!   side answers without remembering anything, so a lost message costs the beginning again. What is repaired
 //!   counts only if it has the digest that the master signed.
+//!   Both sides count their entries anew before they compare, so that what was altered behind the program's back differs
+//!   like anything else. Whoever asks for that too often is told what was counted last.
 
 use super::Event;
 use super::config::Partner;
 use super::turn::{Turn, point};
-use crate::directory::{ContextRecord, StoreError, lookup};
+use crate::directory::{ContextRecord, StoreError, Table, recount};
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
-use crate::replication::peer::Peer;
+use crate::replication::peer::{Millis, Peer};
 use crate::replication::transfer::{self, Encoded};
 use crate::replication::verify::{self, Answer, Differences, VerifyError};
-use crate::replication::wire::DigestItem;
+use crate::replication::wire::{DigestItem, Message, NOTICES_MAX, Notice, TEXT_BYTES_MAX};
+
+/// For others a naming context is counted once in this time: it costs a look at every entry.
+const COUNT_AGAIN_MS: Millis = 3_600_000;
 
 impl Turn<'_> {
-    /// `verify`: every naming context is counted anew; what does not have its digest, or differs from what the
-    /// site holds at the same position, is compared with the site.
+    /// `verify`: every naming context is counted anew, here and by the site; what differs from what the site holds at
+    /// the same position is compared with the site.
     pub(super) fn verify_with(&mut self, site: Option<&str>) -> Result<(), StoreError> {
-        let mut wrong = Vec::new();
-        for record in &self.contexts {
-            let counted = lookup::digest_from_entries(self.tx.as_read(), record.number)?;
-            if counted.digest != record.digest {
-                wrong.push((record.dn.to_string(), record.position));
-            }
-        }
-        for (context, position) in &wrong {
-            let (site, context) = (self.config.site.clone(), context.clone());
-            self.event(Event::Differs { site, context, position: (*position).into() });
+        for record in self.contexts.clone().iter() {
+            self.count_anew(record)?;
         }
         self.each_other_partner(None, |turn, partner, peer| {
             if site.is_some_and(|site| site != partner.site) {
                 return false;
             }
+            peer.recount = true;
             for link in &mut peer.links {
                 let Some(record) = turn.context(&link.context) else { continue };
                 if record.master == turn.config.site || !turn.takes(partner, &link.context) {
                     continue;
                 }
                 let own = point(record);
-                if wrong.iter().any(|(context, _)| *context == link.context) {
-                    // Its digest tree cannot be trusted to find what differs.
-                    link.ask_full = true;
-                    link.ask_at = Some(turn.now);
-                } else if own != link.theirs && own.map(|own| own.0) == link.theirs.map(|theirs| theirs.0) {
+                if own != link.theirs && own.map(|own| own.0) == link.theirs.map(|theirs| theirs.0) {
                     link.verify_at = Some(turn.now);
                 }
             }
             true
         })?;
         self.ask_all(site)
+    }
+
+    /// The site's operator verifies: what we share with the site is counted anew, unless somebody had that done lately.
+    pub(super) fn count_for(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        for record in self.contexts.clone().iter() {
+            let name = record.dn.to_string();
+            if !self.has_place(partner, Some(record), &name) || !self.may_count(record.number)? {
+                continue;
+            }
+            let is_sound = self.count_anew(record)?;
+            if !is_sound && record.master == self.config.site && peer.notices.len() < NOTICES_MAX {
+                let text =
+                    format!("what {} stores of {name}, which it masters, is damaged", self.config.site);
+                let text = text.chars().take(TEXT_BYTES_MAX / 4).collect();
+                peer.notices.push(Notice { code: 0, context: Some(name), text });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a naming context may be counted for others now; notes that it is.
+    fn may_count(&mut self, number: u32) -> Result<bool, StoreError> {
+        let key = [b"counted ", &number.to_be_bytes()[..]].concat();
+        let last = self.tx.get(Table::Meta, &key)?.and_then(|octets| octets.try_into().ok());
+        let last = last.map(Millis::from_be_bytes);
+        if last.is_some_and(|last| (0..COUNT_AGAIN_MS).contains(&(self.now - last))) {
+            return Ok(false);
+        }
+        self.tx.put(Table::Meta, &key, &self.now.to_be_bytes())?;
+        Ok(true)
+    }
+
+    /// Whether the entries have the digest that is told of them. If not, a replica tells what they have from now on,
+    /// so that what differs is found. A master goes on telling what it signed: nobody else can say what is right.
+    fn count_anew(&mut self, record: &ContextRecord) -> Result<bool, StoreError> {
+        if recount::is_sound(self.tx.as_read(), record)? {
+            return Ok(true);
+        }
+        if record.master != self.config.site {
+            recount::rebuild(self.tx, record)?;
+            self.refresh(record.number)?;
+        }
+        let (context, master) = (record.dn.to_string(), record.master.clone());
+        self.event(Event::Damaged { context, master, position: record.position.into() });
+        Ok(false)
     }
 
     /// The comparisons that are due to begin, or to begin again.
@@ -98,6 +137,9 @@ impl Turn<'_> {
             Ok(Answer::TooDifferent) => self.repair_whole(partner, peer, &item.context)?,
             Err(VerifyError::Store(error)) => return Err(error),
             Err(VerifyError::Malformed(error)) => {
+                let mut message = Message::new(Vec::new());
+                message.digests.push(item.clone());
+                self.keep_copy(&partner.site, &error.to_string(), &message.encode())?;
                 self.not_applied(&partner.site, &item.context, error.to_string());
             }
         }

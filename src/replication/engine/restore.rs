@@ -30,7 +30,7 @@ use crate::directory::dn::Dn;
 use crate::directory::{Digest, Lineage, Position, Read, StoreError, Table, Write, log, lookup};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::parts::Source;
-use crate::replication::peer::{Link, Millis, Point};
+use crate::replication::peer::{Link, Millis, Point, Told};
 use crate::replication::transfer::{self, Manifest, TransferError};
 
 /// What is remembered of losses of one naming context of ours, in `Table::Meta`.
@@ -156,8 +156,8 @@ impl Turn<'_> {
         if forked {
             self.hold_fork(&partner.site, &link.context, theirs.0, record.entries)?;
         }
-        if !link.told {
-            link.told = true;
+        let tells = if forked { Told::Forked } else { Told::Lost };
+        if link.told.replace(tells) != Some(tells) {
             let (site, context) = (partner.site.clone(), link.context.clone());
             let (ours, theirs) = (record.position.into(), theirs.0.into());
             self.event(match forked {
