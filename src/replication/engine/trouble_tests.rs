@@ -105,6 +105,12 @@ fn a_full_mailbox_is_no_reason_for_smaller_parts() {
 }
 
 #[test]
+fn a_policy_that_is_told_with_552_is_no_reason_for_smaller_parts() {
+    assert_eq!(sent_within(HOUR, (552, "5.7.0")).1, 0);
+    assert_eq!(sent_within(HOUR, (552, "")).1, 2, "the code alone speaks of size");
+}
+
+#[test]
 fn a_large_mail_that_comes_back_late_makes_parts_smaller_all_the_same() {
     let (mut store, mut engine, mut inputs) = paris(Partner::new("tokyo"));
     let (mut sent, mut smaller, mut now) = (Vec::new(), 0, START);
