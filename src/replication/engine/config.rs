@@ -188,7 +188,7 @@ impl Default for Timing {
             log_commits_max: limits::LOG_COMMITS,
             quarantine_bytes_max: limits::QUARANTINE_BYTES,
             inbox_bytes_max: limits::INBOX_BYTES,
-            vector_whole_max: 8,
+            vector_whole_max: 1,
         }
     }
 }
