@@ -172,6 +172,9 @@ pub fn log(event: &Event) {
                 site, part_bytes_max, "messages to this site are smaller from now on"
             );
         }
+        Event::PartsDoubled { site, part_bytes_max } => {
+            info!(event = "parts-doubled", site, part_bytes_max, "larger messages to this site are tried");
+        }
     }
 }
 
@@ -201,6 +204,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::Noticed { .. } => "notice",
         Event::Bounced { .. } => "mail-bounced",
         Event::PartsHalved { .. } => "parts-halved",
+        Event::PartsDoubled { .. } => "parts-doubled",
         Event::Coming { .. } => "transfer-coming",
         Event::Kept { .. } => "copy-kept",
         Event::Forgotten { .. } => "copy-forgotten",
@@ -211,7 +215,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 30] = [
     "site-up",
     "transfer-sent",
     "parts-resent",
@@ -235,6 +239,7 @@ pub const NAMES: [&str; 29] = [
     "notice",
     "mail-bounced",
     "parts-halved",
+    "parts-doubled",
     "transfer-coming",
     "copy-kept",
     "copy-forgotten",
