@@ -13,12 +13,12 @@ use bridgehead::config::relay::{
 use bridgehead::listen::{Delivery, Intercept, InterceptedEnvelope, Listener, Service, serve};
 use bridgehead::relay::tls::ClientTls;
 use bridgehead::relay::{Relay, SubmitError};
-use bridgehead::smtp::{Envelope, Path, Recipient, Reply};
+use bridgehead::smtp::{Enhanced, Envelope, Path, Recipient, Reply};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use crate::support::tool;
+use crate::support::{Recorder, tool};
 
 /// A next hop that keeps every message as it came over the wire, with the number of its connection.
 #[derive(Clone, Default)]
@@ -587,6 +587,35 @@ async fn our_own_mail_is_never_taken_for_sent_without_a_reply() {
     let sent = relay.submit(&to("c@d.example"), b"text\r\n").await;
     assert!(matches!(sent, Err(SubmitError::Unavailable(_))), "{sent:?}");
     assert_eq!(hop.await.unwrap(), "EHLO MAIL RCPT RSET MAIL RCPT DATA text . ");
+}
+
+/// RFC 1870: the size is declared, and what the next hop says it does not take is not sent, up to the very octet.
+#[tokio::test]
+async fn our_own_mail_declares_its_size_and_stays_within_the_next_hops() {
+    let recorder = Recorder::answering(|line| {
+        line.starts_with("EHLO").then(|| "250-hop\r\n250-PIPELINING\r\n250 SIZE 1000".to_owned())
+    });
+    let host = NextHopHost::Address(recorder.address);
+    let relay = Relay::with_tls(Arc::new(config(vec![NextHopConfig::to(host)])), no_roots());
+    let envelope =
+        Envelope::plain(Path::parse("repl@a.example").unwrap(), Path::parse("repl@b.example").unwrap());
+    let message = |octets: usize| format!("Subject: x\r\n\r\n{}\r\n", "x".repeat(octets - 16)).into_bytes();
+    let refused = relay.submit(&envelope, &message(1001)).await.unwrap();
+    assert_eq!((refused.code(), refused.enhanced()), (552, Some(Enhanced(5, 3, 4))));
+    assert!(refused.text().contains("at most 1000") && refused.text().contains("1001"), "{refused}");
+    assert_eq!(recorder.commands(), ["EHLO relay.example"], "neither MAIL nor DATA");
+    // The connection is as good as new.
+    assert_eq!(relay.submit(&envelope, &message(1000)).await.unwrap().code(), 250);
+    let commands = ["MAIL FROM:<repl@a.example> SIZE=1000", "RCPT TO:<repl@b.example>", "DATA"];
+    assert_eq!(recorder.commands()[1..], commands);
+    // No SIZE, or one without a limit: nothing is held back.
+    for offer in ["250 hop", "250-hop\r\n250 SIZE", "250-hop\r\n250 SIZE 0"] {
+        let recorder = Recorder::answering(move |line| line.starts_with("EHLO").then(|| offer.to_owned()));
+        let host = NextHopHost::Address(recorder.address);
+        let relay = Relay::with_tls(Arc::new(config(vec![NextHopConfig::to(host)])), no_roots());
+        assert_eq!(relay.submit(&envelope, &message(5000)).await.unwrap().code(), 250);
+        assert_eq!(recorder.commands()[1].ends_with(" SIZE=5000"), offer.contains("SIZE"), "{offer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

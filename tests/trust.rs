@@ -265,13 +265,7 @@ fn speak(key: &SiteKey, from: &Site, to: &Site, message: &Message, card: &Card) 
     let header = Header { from: from.name.clone(), to: to.name.clone(), seq, time };
     let sealed = seal::seal(key, card, &header, &message.encode(), &mut random::system()).unwrap();
     let token = key.make_token(&to.name, seq);
-    let letter = Letter {
-        from: (&from.name, &from.mailbox),
-        to: (&to.name, &to.mailbox),
-        token: &token,
-        time,
-        sealed: &sealed,
-    };
+    let letter = Letter { from: &from.mailbox, to: &to.mailbox, token: &token, time, sealed: &sealed };
     deliver(to, &mime::compose(&letter).unwrap())
 }
 

@@ -191,6 +191,9 @@ pub fn log(event: &Event) {
                 site, part_bytes_max, "messages to this site are smaller from now on"
             );
         }
+        Event::PartsDoubled { site, part_bytes_max } => {
+            info!(event = "parts-doubled", site, part_bytes_max, "larger messages to this site are tried");
+        }
     }
 }
 
@@ -220,6 +223,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::Noticed { .. } => "notice",
         Event::Bounced { .. } => "mail-bounced",
         Event::PartsHalved { .. } => "parts-halved",
+        Event::PartsDoubled { .. } => "parts-doubled",
         Event::Coming { .. } => "transfer-coming",
         Event::Kept { .. } => "copy-kept",
         Event::Forgotten { .. } => "copy-forgotten",
@@ -232,7 +236,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 32] = [
     "site-up",
     "transfer-sent",
     "parts-resent",
@@ -256,6 +260,7 @@ pub const NAMES: [&str; 31] = [
     "notice",
     "mail-bounced",
     "parts-halved",
+    "parts-doubled",
     "transfer-coming",
     "copy-kept",
     "copy-forgotten",

@@ -91,13 +91,8 @@ fn compose(site: &Site, mail: &Mail) -> Result<(Envelope, Vec<u8>), String> {
             error.to_string()
         })?;
     let token = key.make_token(&mail.to, mail.mail);
-    let letter = Letter {
-        from: (&config.site.name, &config.site.mailbox),
-        to: (card.name(), &card.fields.mailbox),
-        token: &token,
-        time,
-        sealed: &sealed,
-    };
+    let letter =
+        Letter { from: &config.site.mailbox, to: &card.fields.mailbox, token: &token, time, sealed: &sealed };
     let message = mime::compose(&letter).map_err(|error| error.to_string())?;
     let path = |address: &str| Path::parse(address).map_err(|error| format!("{address}: {error}"));
     let reverse_path = path(&token::return_path(&config.site.mailbox, &token))?;

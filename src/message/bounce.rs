@@ -186,31 +186,41 @@ impl Bounce {
 }
 
 impl Recipient {
-    /// What to make of it.
+    /// What to make of it. The enhanced status decides, where there is one; words only where it says nothing.
     pub fn cause(&self) -> Cause {
-        let words = self.diagnostic.as_deref().unwrap_or_default().to_ascii_lowercase();
-        let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
         let (subject, detail) = self.status.map_or((0, 0), |Status(_, subject, detail)| (subject, detail));
         match (subject, detail) {
             (2, 3) | (3, 4) => Cause::TooLarge,
-            // Said with 552 as well.
-            (2, 2) => Cause::MailboxUnavailable,
-            _ if says(&["552 ", "too large", "too big", "size limit", "exceeds", "message size"]) => {
-                Cause::TooLarge
-            }
             (1, _) => Cause::NoSuchMailbox,
-            (2, _) | (3, 1) => Cause::MailboxUnavailable,
+            // Full among them, which is said with 552 as well.
+            (2, 1 | 2 | 4) | (3, 1) => Cause::MailboxUnavailable,
             (4, 6) => Cause::Loop,
             (4, _) => Cause::Unreachable,
+            // A policy may speak of what exceeds a rate, or be told with 552.
             (6 | 7, _) => Cause::Refused,
-            _ if says(&["quota", "mailbox is full", "mailbox full"]) => Cause::MailboxUnavailable,
-            _ if says(&NO_SUCH_MAILBOX) => Cause::NoSuchMailbox,
-            _ if says(&UNREACHABLE) => Cause::Unreachable,
-            _ if says(&["550", "551", "553", "554", "spam", "denied", "rejected", "policy"]) => {
+            _ => self.cause_by_words().unwrap_or(match subject {
+                2 => Cause::MailboxUnavailable,
+                _ => Cause::Unknown,
+            }),
+        }
+    }
+
+    fn cause_by_words(&self) -> Option<Cause> {
+        let words = self.diagnostic.as_deref()?.to_ascii_lowercase();
+        let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+        Some(match () {
+            () if says(&["quota", "mailbox is full", "mailbox full"]) => Cause::MailboxUnavailable,
+            () if says(&["552 ", "552-", "too large", "too big", "size limit", "message size"]) => {
+                Cause::TooLarge
+            }
+            () if says(&["exceeds"]) && says(&["size", "length"]) => Cause::TooLarge,
+            () if says(&NO_SUCH_MAILBOX) => Cause::NoSuchMailbox,
+            () if says(&UNREACHABLE) => Cause::Unreachable,
+            () if says(&["550", "551", "553", "554", "spam", "denied", "rejected", "policy"]) => {
                 Cause::Refused
             }
-            _ => Cause::Unknown,
-        }
+            () => return None,
+        })
     }
 }
 
@@ -274,7 +284,34 @@ mod tests {
         assert_eq!(cause(Some(Status(5, 7, 1)), ""), Cause::Refused);
         assert_eq!(cause(Some(Status(5, 4, 6)), ""), Cause::Loop);
         assert_eq!(cause(None, "550 no"), Cause::Refused);
+        assert_eq!(cause(None, "550 message exceeds the maximum size"), Cause::TooLarge);
         assert_eq!(cause(None, ""), Cause::Unknown);
+    }
+
+    #[test]
+    fn a_status_decides_before_words_do() {
+        let cause = |diagnostic: &str| {
+            let (status, diagnostic) = (Status::find(diagnostic), Some(diagnostic.to_owned()));
+            Recipient { address: None, action: Action::Failed, status, diagnostic, remote_mta: None }.cause()
+        };
+        for (diagnostic, expected) in [
+            ("550 5.7.1 message rate exceeds the limit", Cause::Refused),
+            ("552 5.7.0 the attachment's message size limit is a policy", Cause::Refused),
+            ("550 5.1.1 user unknown, or too large", Cause::NoSuchMailbox),
+            ("552 5.2.2 mailbox size exceeds its limit", Cause::MailboxUnavailable),
+            ("550 5.2.3 no", Cause::TooLarge),
+            ("550 5.3.4 refused by policy", Cause::TooLarge),
+            // These say nothing by themselves.
+            ("552 5.2.0 message too large", Cause::TooLarge),
+            ("552 5.2.0 quota exceeded", Cause::MailboxUnavailable),
+            ("550 5.3.0 message too big", Cause::TooLarge),
+            ("550 5.2.0 no", Cause::Refused),
+            ("5.2.0 no", Cause::MailboxUnavailable),
+            ("552 5.0.0 no", Cause::TooLarge),
+            ("550 message rate exceeds the limit", Cause::Refused),
+        ] {
+            assert_eq!(cause(diagnostic), expected, "{diagnostic}");
+        }
     }
 
     #[test]

@@ -1,26 +1,31 @@
 //! Our own mail, handed to the next hop.
 //!
+//! PROMISES
+//!   Its size is declared where the next hop has SIZE, and what is larger than the next hop says it takes is not sent.
+//!
 //! STANDARDS
-//!   RFC 5321 section 3.3.
+//!   RFC 5321 section 3.3, RFC 1870.
 
 use super::connection::{Batch, ConnectionError};
 use super::next_hop::Lease;
 use super::{Relay, Settings, SubmitError};
 use crate::route::Onward;
 use crate::smtp::data::Stuffer;
-use crate::smtp::{Envelope, Reply};
+use crate::smtp::{Enhanced, Envelope, Reply};
 
 impl Relay {
     /// Submits one whole message of our own (CRLF line ends, not dot-stuffed) to the next hop that the
     /// routes give for its first forward path.
     ///
-    /// The answer is the next hop's own reply to the final dot, or the one with which it refused earlier; a
-    /// refusal is an answer, not an error. Dropping the future leaves no half message behind.
+    /// The answer is the next hop's own reply to the final dot, or the one with which it refused earlier, or ours in its
+    /// place if it said that it takes no message as large; a refusal is an answer, not an error. Dropping the future leaves no half message behind.
     pub async fn submit(&self, envelope: &Envelope, message: &[u8]) -> Result<Reply, SubmitError> {
         let settings = self.settings();
         let path = envelope.recipients.first().map(|r| r.path.clone()).unwrap_or_default();
         let space = settings.routes.space(&path).ok_or_else(|| SubmitError::NoRoute(path.to_string()))?;
         let onward = space.onward(&path);
+        let mut envelope = envelope.clone();
+        envelope.parameters.size = Some(message.len() as u64);
         let (mut fresh, mut tried, mut failure) = (false, Vec::new(), None);
         loop {
             let mut lease = match self.acquire(&settings, &onward, fresh, &tried).await {
@@ -32,7 +37,11 @@ impl Relay {
                     return Err(SubmitError::Unavailable(reason));
                 }
             };
-            match begin(&mut lease, &settings, envelope).await {
+            if let Some(refusal) = too_large(&lease, message.len()) {
+                lease.release();
+                return Ok(refusal);
+            }
+            match begin(&mut lease, &settings, &envelope).await {
                 Ok(None) => {
                     lease.next_hop.succeeded();
                     return self.send_message(lease, &settings, message, &onward).await;
@@ -89,6 +98,15 @@ impl Relay {
             Err(error) => Err(SubmitError::Unavailable(error.to_string())),
         }
     }
+}
+
+/// What the next hop would say once it had all of the message.
+fn too_large(lease: &Lease, bytes: usize) -> Option<Reply> {
+    // 0 is no limit (RFC 1870 section 4).
+    let limit = lease.connection.extensions().size.filter(|limit| (1..bytes as u64).contains(limit))?;
+    let hop = &lease.next_hop.name;
+    let text = format!("not sent: it has {bytes} octets, and the next hop {hop} takes at most {limit}");
+    Some(Reply::new(552, Enhanced(5, 3, 4), &text))
 }
 
 /// MAIL, RCPT and DATA. `None`: the next hop waits for the message; else the reply that refused.

@@ -1,4 +1,5 @@
-//! How long to wait for mail: the round trip of a link as measured, and what was heard already.
+//! How long to wait for mail: the round trip of a link as measured, what was heard already, and when larger parts are tried
+//! again.
 //!
 //! STANDARDS
 //!   RFC 6298 (the estimator and its back-off), over seconds to days instead of milliseconds.
@@ -73,6 +74,59 @@ pub fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
+/// When parts that became smaller, for mail came back as too large, are tried larger again: once some of the present size
+/// were acknowledged, after a while. A hop with a firm limit refuses that each time, so each such refusal doubles the while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Widening {
+    /// Not before.
+    #[n(0)]
+    pub at: Option<Millis>,
+    /// Times that larger parts came back.
+    #[n(1)]
+    #[cbor(default)]
+    in_vain: u32,
+    /// Parts became larger since they became smaller last.
+    #[n(2)]
+    #[cbor(default)]
+    tried: bool,
+    /// Parts of the present size were acknowledged.
+    #[n(3)]
+    #[cbor(default)]
+    passed: bool,
+}
+
+impl Widening {
+    /// Parts are smaller from now on.
+    pub fn narrowed(&mut self, now: Millis, timing: &Timing) {
+        self.in_vain = self.in_vain.saturating_add(u32::from(self.tried));
+        (self.tried, self.passed) = (false, false);
+        self.wait(now, timing);
+    }
+
+    pub fn pass(&mut self) {
+        self.passed = true;
+    }
+
+    /// Whether parts are to be larger from now on; if so, that is noted.
+    pub fn take(&mut self, now: Millis, timing: &Timing) -> bool {
+        let due = self.passed && self.at.is_none_or(|at| at <= now);
+        if due {
+            (self.tried, self.passed) = (true, false);
+            self.wait(now, timing);
+        }
+        due
+    }
+
+    fn wait(&mut self, now: Millis, timing: &Timing) {
+        let wait = millis(timing.widening).saturating_mul(1 << self.in_vain.min(IN_VAIN_MAX));
+        self.at = Some(now.saturating_add(wait));
+    }
+}
+
+/// Doublings of the wait for larger parts: from a week to a little more than a year.
+const IN_VAIN_MAX: u32 = 6;
+
 /// The sequence numbers heard from one sender.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 #[cbor(map)]
@@ -145,6 +199,31 @@ mod tests {
         let mut quick = RoundTrip::default();
         (0..50).for_each(|_| quick.measure(5));
         assert_eq!(quick.timeout(&timing), millis(timing.retry_min));
+    }
+
+    #[test]
+    fn larger_parts_are_tried_after_a_while_that_doubles_with_each_refusal() {
+        let timing = Timing::default();
+        let week = millis(timing.widening);
+        let mut widening = Widening::default();
+        widening.narrowed(0, &timing);
+        widening.narrowed(10, &timing);
+        assert!(!widening.take(50 * week, &timing), "nothing of this size has passed");
+        widening.pass();
+        assert!(!widening.take(9 + week, &timing), "too early");
+        assert!(widening.take(10 + week, &timing));
+        assert!(!widening.take(50 * week, &timing), "nothing of the new size has passed");
+        let mut now = 50 * week;
+        for doubled in [2, 4, 8, 16, 32, 64, 64] {
+            widening.narrowed(now, &timing);
+            widening.pass();
+            assert!(!widening.take(now + doubled * week - 1, &timing), "{doubled}");
+            now += doubled * week;
+            assert!(widening.take(now, &timing), "{doubled}");
+        }
+        // One that arrived is a step to the next.
+        widening.pass();
+        assert!(!widening.take(now + week, &timing) && widening.take(now + 64 * week, &timing));
     }
 
     #[test]

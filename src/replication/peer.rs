@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 use super::cbor::packed;
 use super::engine::Timing;
 use super::greeting::Greeting;
-use super::pacing::{RoundTrip, Window, millis};
+use super::pacing::{RoundTrip, Widening, Window, millis};
 use super::parts::TransferId;
 use super::vector::{self, Said, VectorDigest};
 use super::wire::{DigestItem, Notice, Standing};
@@ -123,6 +123,10 @@ pub struct Peer {
     #[n(24)]
     #[cbor(default)]
     pub halved_seq: u64,
+    /// When larger ones are tried again.
+    #[n(52)]
+    #[cbor(default)]
+    pub widening: Widening,
     /// Something found no room beside what it has sent in part.
     #[n(47)]
     #[cbor(default)]
@@ -345,6 +349,11 @@ impl Link {
 }
 
 impl Flight {
+    /// Whether its parts are of more than half this size, as those of half the size are not.
+    pub fn fills(&self, part_bytes_max: u64) -> bool {
+        self.bytes / u64::from(self.parts.max(1)) > part_bytes_max / 2
+    }
+
     /// Whether parts wait to be sent.
     pub fn has_unsent(&self) -> bool {
         self.next < self.parts || !self.again.is_empty()

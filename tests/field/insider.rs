@@ -90,8 +90,8 @@ impl Insider {
             .expect("sealing");
         let sealed = [&prefix[..], &encapsulated.to_bytes(), &ciphertext].concat();
         let letter = Letter {
-            from: ("paris", "directory@repl.paris.example"),
-            to: ("tokyo", &self.tokyo.mailbox),
+            from: "directory@repl.paris.example",
+            to: &self.tokyo.mailbox,
             token: &self.key.make_token("tokyo", self.sequence),
             time: jiff::Timestamp::now(),
             sealed: &sealed,

@@ -6,7 +6,8 @@ use bridgehead::message::random::{Rng as _, Seeded};
 
 use super::world::{FAST, World, kept};
 use crate::support::{
-    ByHand, Faults, Rewrite, SOON, Scratch, Site, await_some, await_true, deliver, free_address, people,
+    ByHand, Faults, Recorder, Rewrite, SOON, Scratch, Site, await_some, await_true, deliver, free_address,
+    people,
 };
 
 /// Every rewriting that leaves the sealed message whole, one at a time and all together.
@@ -96,6 +97,37 @@ fn f05_mail_that_is_too_large_for_a_gateway_is_cut_smaller() {
     assert!(log.contains("5.3.4"), "the bounce's status is in the log");
     let refused = world.mangler.tally()["refused by size"];
     assert!(refused < 40, "{refused} messages were refused");
+}
+
+/// F5: our own next hop says how much it takes (RFC 1870); nothing larger is sent to it, not even once.
+#[test]
+fn f05_what_the_next_hop_announces_is_never_exceeded() {
+    const LIMIT: usize = 60_000;
+    let scratch = Scratch::new("announced-size");
+    let hop = Recorder::answering(|line| {
+        line.starts_with("EHLO").then(|| format!("250-hop\r\n250-PIPELINING\r\n250 SIZE {LIMIT}"))
+    });
+    let at_paris = free_address();
+    let mut paris = Site::init(&scratch, "paris", at_paris, hop.address);
+    let mut tokyo = Site::init(&scratch, "tokyo", free_address(), at_paris);
+    paris.introduce(&tokyo);
+    paris.start();
+    tokyo.start();
+    paris.import(&incompressible(&paris, 400));
+    let loaded = paris.export(&paris.context);
+    await_true("the load", Duration::from_secs(60), || {
+        for mail in hop.take() {
+            assert!(mail.message.len() <= LIMIT, "{} octets", mail.message.len());
+            assert!(mail.mail.ends_with(&format!(" SIZE={}", mail.message.len())), "{}", mail.mail);
+            deliver(&tokyo, &mail.message).expect(250);
+        }
+        tokyo.run(&["export", "--context", &paris.context]).stdout == loaded
+    });
+    let log = std::fs::read_to_string(paris.log()).expect("a log");
+    assert!(log.contains("message-not-sent") && log.contains("takes at most 60000"), "{log}");
+    assert!(log.contains("parts-halved"), "{log}");
+    let began = |verb: &str| hop.commands().iter().filter(|line| line.starts_with(verb)).count();
+    assert_eq!(began("MAIL"), began("DATA"), "each mail that began was one that it takes");
 }
 
 /// What does not compress: as many entries as make so many octets of mail.

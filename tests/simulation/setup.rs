@@ -1,5 +1,7 @@
 //! How a world begins: its sites, and all that is to happen to them.
 
+use std::time::Duration;
+
 use bridgehead::directory::context::create_context;
 use bridgehead::directory::dn::Dn;
 use bridgehead::directory::memory::MemoryStore;
@@ -33,7 +35,13 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
     // In every other world so little that loads of several parts do not find room together.
     let inbox_bytes_max =
         if knobs.sites.is_multiple_of(2) { 48 << 10 } else { Timing::default().inbox_bytes_max };
-    let timing = Timing { vector_whole_max: knobs.vector_whole_max, inbox_bytes_max, ..Timing::default() };
+    let timing = Timing {
+        vector_whole_max: knobs.vector_whole_max,
+        inbox_bytes_max,
+        // Worlds last days: what takes a week is to happen in them.
+        widening: Duration::from_secs(3600),
+        ..Timing::default()
+    };
     let mut sites = Vec::new();
     for n in 0..knobs.sites {
         let config = EngineConfig {

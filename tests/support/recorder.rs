@@ -37,6 +37,7 @@ type Answer = dyn Fn(&str) -> Option<String> + Send + Sync;
 pub struct Recorder {
     pub address: SocketAddr,
     kept: Arc<Mutex<Vec<Recorded>>>,
+    commands: Arc<Mutex<Vec<String>>>,
 }
 
 const EXTENSIONS: &str = "250-recorder.example\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n250-8BITMIME\r\n\
@@ -69,16 +70,22 @@ impl Recorder {
     ) -> Recorder {
         let address = listener.local_addr().expect("its address");
         let kept = Arc::new(Mutex::new(Vec::new()));
+        let commands = Arc::new(Mutex::new(Vec::new()));
         let answer: Arc<Answer> = Arc::new(answer);
-        let keeper = kept.clone();
+        let (keeper, noted) = (kept.clone(), commands.clone());
         // Ends with the process: it holds nothing but a port.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (kept, answer) = (keeper.clone(), answer.clone());
-                std::thread::spawn(move || Session::new(stream, answer).run(&kept));
+                let (kept, commands, answer) = (keeper.clone(), noted.clone(), answer.clone());
+                std::thread::spawn(move || Session::new(stream, answer).run(&kept, &commands));
             }
         });
-        Recorder { address, kept }
+        Recorder { address, kept, commands }
+    }
+
+    /// Every command line of every connection so far.
+    pub fn commands(&self) -> Vec<String> {
+        self.commands.lock().expect("no recorder thread panicked").clone()
     }
 
     /// Everything so far.
@@ -137,10 +144,11 @@ impl Session {
         }
     }
 
-    fn run(mut self, kept: &Mutex<Vec<Recorded>>) {
+    fn run(mut self, kept: &Mutex<Vec<Recorded>>, commands: &Mutex<Vec<String>>) {
         self.say("CONNECT", "220 recorder.example ESMTP\r\n");
         while let Some(line) = self.line() {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            commands.lock().expect("no recorder thread panicked").push(line.clone());
             match line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase().as_str() {
                 "EHLO" => drop(self.say(&line, EXTENSIONS)),
                 "MAIL" => {

@@ -1,7 +1,7 @@
 //! What scanners, gateways and lists do to a message with an attachment, as functions of its octets.
 //!
-//! Each is what some product does. They work on mail in the form that bridgehead composes: an attachment in base64 within
-//! multipart/mixed; on anything else they change nothing.
+//! Each is what some product does. They work on mail in the form that bridgehead composes, an attachment in base64 that is the
+//! whole body or a part of multipart/mixed; on anything else they change nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +13,12 @@ pub enum Rewrite {
     Tag,
     /// Header fields of its own, and others folded.
     Headers,
-    /// A disclaimer below the text and as one more part.
+    /// A disclaimer as one more part, in a multipart made for it if there is none.
     Footer,
+    /// A warning above the attachment's base64, as if that were text.
+    Above,
+    /// A disclaimer below it.
+    Below,
     /// Base64 in lines of another length.
     Rewrap,
     /// Base64 in one line, as long as it may be.
@@ -41,7 +45,7 @@ pub enum Rewrite {
 
 impl Rewrite {
     /// After these the sealed message is still there.
-    pub const HARMLESS: [Rewrite; 9] = [
+    pub const HARMLESS: [Rewrite; 11] = [
         Rewrite::Tag,
         Rewrite::Headers,
         Rewrite::Footer,
@@ -51,6 +55,8 @@ impl Rewrite {
         Rewrite::Retype,
         Rewrite::Forward,
         Rewrite::Append,
+        Rewrite::Above,
+        Rewrite::Below,
     ];
 
     /// After these it is not.
@@ -65,7 +71,7 @@ impl Rewrite {
             Rewrite::Headers => change_text(message, |text| {
                 let added = "X-Spam-Status: No, score=-1.9 required=5.0\r\n\ttests=BAYES_00,\r\n\tRCVD_IN_DNSWL\r\n\
                     X-Virus-Scanned: by a scanner at mx.example\r\n";
-                format!("{added}{}", text.replacen("; boundary=", ";\r\n\tboundary=", 1))
+                format!("{added}{}", text.replacen("; name=", ";\r\n\tname=", 1))
             }),
             Rewrite::Footer => change_text(message, footer),
             Rewrite::Rewrap => {
@@ -78,11 +84,16 @@ impl Rewrite {
                 attachment(message, |a| a.encoded("quoted-printable", &quoted_printable(&a.octets)))
             }
             Rewrite::Retype => change_text(message, |text| {
-                text.replace(
-                    "application/octet-stream; name=directory.bhm",
-                    "text/plain; name=\"ATT00001.txt\"",
-                )
-                .replace("filename=directory.bhm", "filename=\"ATT00001.txt\"")
+                text.replace("application/octet-stream", "text/plain")
+                    .replace("name=directory.bhm", "name=\"ATT00001.txt\"")
+            }),
+            Rewrite::Above => attachment(message, |a| {
+                let encoded = lines(&STANDARD.encode(&a.octets), 76);
+                a.encoded("base64", &format!("Caution: this message is from outside.\r\n\r\n{encoded}"))
+            }),
+            Rewrite::Below => attachment(message, |a| {
+                let encoded = lines(&STANDARD.encode(&a.octets), 76);
+                a.encoded("base64", &format!("{encoded}\r\n\r\n{DISCLAIMER}"))
             }),
             Rewrite::Forward => forward(message),
             Rewrite::Append => attachment(message, |a| {
@@ -113,24 +124,25 @@ impl Rewrite {
 
 /// A message around its attachment.
 struct Attachment<'m> {
-    /// Up to the header of the attachment's part.
+    /// Up to its own header fields.
     before_header: &'m [u8],
     header: &'m str,
     octets: Vec<u8>,
-    /// From the line end before the last boundary.
+    /// From the line end before the next boundary or the end of the message.
     after: &'m [u8],
 }
 
+const DISCLAIMER: &str = "This message is confidential and intended for its addressee only.\r\n";
 const ENCODING: &str = "Content-Transfer-Encoding: base64\r\n";
 
 impl<'m> Attachment<'m> {
     fn find(message: &'m [u8]) -> Option<Attachment<'m>> {
         let text = std::str::from_utf8(message).ok()?;
         let marker = text.rfind(ENCODING)?;
-        let header_at =
-            text[..marker].rfind("\r\n--").and_then(|at| Some(at + 2 + text[at + 2..].find("\r\n")? + 2))?;
+        let header_at = text[..marker].rfind("\r\nContent-Type: ")? + 2;
         let body_at = marker + text[marker..].find("\r\n\r\n")? + 4;
-        let end = body_at + text[body_at..].find("\r\n--")?;
+        let last = text.trim_end_matches("\r\n").len().max(body_at);
+        let end = text[body_at..].find("\r\n--").map_or(last, |at| body_at + at);
         let octets = STANDARD.decode(text[body_at..end].replace("\r\n", "")).ok()?;
         Some(Attachment {
             before_header: &message[..header_at],
@@ -159,14 +171,24 @@ fn change_text(message: &[u8], change: impl FnOnce(&str) -> String) -> Vec<u8> {
 }
 
 fn footer(text: &str) -> String {
-    const WORDS: &str = "This message is confidential and intended for its addressee only.\r\n";
-    let Some(boundary) = text.split("boundary=\"").nth(1).and_then(|rest| rest.split('"').next()) else {
-        return text.to_owned();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return text.to_owned() };
+    let part = |boundary: &str| {
+        format!("--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{DISCLAIMER}--{boundary}--")
     };
-    let below_text = text.replacen("Questions: ", &format!("\r\n{WORDS}Questions: "), 1);
-    let last = format!("--{boundary}--");
-    let part = format!("--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{WORDS}{last}");
-    below_text.replace(&last, &part)
+    if let Some((_, rest)) = head.split_once("boundary=") {
+        let boundary = rest.split("\r\n").next().unwrap_or_default().trim_matches('"');
+        return text.replace(&format!("--{boundary}--"), &part(boundary));
+    }
+    // The fields about the body go with it.
+    let (mut above, mut below, mut goes) = (String::new(), String::new(), false);
+    for line in head.split("\r\n") {
+        goes = if line.starts_with(['\t', ' ']) { goes } else { line.starts_with("Content-") };
+        let side = if goes { &mut below } else { &mut above };
+        side.push_str(line);
+        side.push_str("\r\n");
+    }
+    let kind = "Content-Type: multipart/mixed; boundary=\"footer\"";
+    format!("{above}{kind}\r\n\r\n--footer\r\n{below}\r\n{body}{}\r\n", part("footer"))
 }
 
 fn forward(message: &[u8]) -> Vec<u8> {

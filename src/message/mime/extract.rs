@@ -99,9 +99,12 @@ fn look_into(leaf: &Leaf) -> Result<Option<Vec<u8>>, ExtractError> {
     if let Some(place) = find_sealed(&content)? {
         return Ok(Some(cut_out(content, place)));
     }
-    // The encoding may have been forgotten, or applied twice.
-    if let Some(at) = find_line(&content, MAGIC_BASE64) {
-        let content = decode_base64(&content[at..]);
+    // The encoding may have been forgotten, or applied twice, or a text put above what is encoded.
+    let encoded = [&content[..], leaf.body]
+        .into_iter()
+        .find_map(|text| find_line(text, MAGIC_BASE64).map(|at| &text[at..]));
+    if let Some(text) = encoded {
+        let content = decode_base64(text);
         return Ok(find_sealed(&content)?.map(|place| cut_out(content.into(), place)));
     }
     let converted = memmem::find(&content, b"BHM\r\n\x1a").or(memmem::find(&content, b"BHM\n\x1a"));

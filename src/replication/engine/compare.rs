@@ -53,7 +53,7 @@ impl Turn<'_> {
                 continue;
             }
             self.tidy(partner, peer, link)?;
-            progress |= self.settle_chain(partner, link)?;
+            progress |= self.settle_chain(partner, peer, link)?;
             self.compare(partner, link, first_wait)?;
         }
         links.retain(Link::is_worth_keeping);
@@ -103,7 +103,12 @@ impl Turn<'_> {
 
     /// Drops from the chain what has arrived, or the whole chain if the site stands where the chain does
     /// not pass. Whether there was progress.
-    fn settle_chain(&mut self, partner: &Partner, link: &mut Link) -> Result<bool, StoreError> {
+    fn settle_chain(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        link: &mut Link,
+    ) -> Result<bool, StoreError> {
         let theirs = link.theirs;
         let record = self.context(&link.context);
         let own = record.and_then(point);
@@ -114,6 +119,11 @@ impl Turn<'_> {
             theirs.is_some_and(|at| at.invocation == target.invocation && at.usn >= target.usn)
         };
         let arrived = link.chain.iter().rposition(passed);
+        if let (Some(at), Some(limit)) = (arrived, peer.passes_bytes_max)
+            && link.chain[..=at].iter().any(|flight| flight.fills(limit))
+        {
+            peer.widening.pass();
+        }
         let drop = match arrived {
             _ if own == theirs => link.chain.len(),
             Some(at) => at + 1,

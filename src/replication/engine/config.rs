@@ -152,6 +152,9 @@ pub struct Timing {
     pub retry_first: Duration,
     pub retry_min: Duration,
     pub retry_max: Duration,
+    /// After parts became smaller, for mail came back as too large, larger ones are not tried for so long. Limits of mail
+    /// systems change with their administrators' work, in weeks; a try costs one mail that comes back.
+    pub widening: Duration,
     /// On a link without answers everything is sent again after this.
     pub repeat: Duration,
     /// A site that was not heard for this many heartbeats is quiet.
@@ -181,6 +184,7 @@ impl Default for Timing {
             retry_first: Duration::from_secs(300),
             retry_min: Duration::from_secs(20),
             retry_max: Duration::from_secs(2 * 86400),
+            widening: Duration::from_secs(7 * 86400),
             repeat: Duration::from_secs(7 * 86400),
             quiet_heartbeats: 3,
             window_bytes: 256 << 20,
@@ -188,7 +192,7 @@ impl Default for Timing {
             log_commits_max: limits::LOG_COMMITS,
             quarantine_bytes_max: limits::QUARANTINE_BYTES,
             inbox_bytes_max: limits::INBOX_BYTES,
-            vector_whole_max: 8,
+            vector_whole_max: 1,
         }
     }
 }

@@ -176,8 +176,9 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let status = match (reply, enhanced) {
             (_, "5.3.4" | "5.2.3") => BounceStatus::TooLarge,
-            // 552 is said of a full mailbox as well; smaller mail does not help there.
-            (552, enhanced) if enhanced != "5.2.2" => BounceStatus::TooLarge,
+            // 552 is said of a full mailbox and by policies as well, where smaller mail does not help: the enhanced status
+            // decides, if it says anything.
+            (552, "" | "5.0.0" | "5.2.0" | "5.3.0") => BounceStatus::TooLarge,
             (400..500, _) => BounceStatus::Delayed,
             _ => BounceStatus::Failed,
         };

@@ -294,6 +294,11 @@ pub enum Event {
         site: String,
         part_bytes_max: u64,
     },
+    /// Messages to this site may be larger again from now on.
+    PartsDoubled {
+        site: String,
+        part_bytes_max: u64,
+    },
 }
 
 /// A position as shown to people and to scripts.

@@ -141,6 +141,7 @@ impl Turn<'_> {
         if peer.retry_at.is_some_and(|at| at <= self.now) {
             self.retry(partner, peer)?;
         }
+        self.widen(partner, peer);
         let mut links = std::mem::take(&mut peer.links);
         let now = self.now;
         for link in links.iter_mut().filter(|link| link.push_at.is_some_and(|at| at <= now)) {
@@ -246,6 +247,19 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// What is cut from now on may be larger again, if it is time for that. Parts that were cut stay as they are.
+    fn widen(&mut self, partner: &Partner, peer: &mut Peer) {
+        let Some(limit) = peer.passes_bytes_max else { return };
+        if !peer.widening.take(self.now, &self.config.timing) {
+            return;
+        }
+        peer.passes_bytes_max = None;
+        let most = self.part_limit(partner, peer);
+        peer.passes_bytes_max = Some(limit.saturating_mul(2)).filter(|wider| *wider < most);
+        let part_bytes_max = self.part_limit(partner, peer);
+        self.event(Event::PartsDoubled { site: partner.site.clone(), part_bytes_max });
+    }
+
     /// Mail of this size does not pass: smaller parts from now on, and what was cut is cut again.
     pub(super) fn halve_parts(
         &mut self,
@@ -260,6 +274,7 @@ impl Turn<'_> {
         let limit = (self.part_limit(partner, peer) / 2).max(super::compose::PART_BYTES_MIN);
         peer.halved_seq = peer.sent_seq;
         peer.passes_bytes_max = Some(limit);
+        peer.widening.narrowed(self.now, &self.config.timing);
         self.event(Event::PartsHalved { site: partner.site.clone(), part_bytes_max: limit });
         let mut links = std::mem::take(&mut peer.links);
         for link in &mut links {

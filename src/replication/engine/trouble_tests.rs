@@ -1,5 +1,7 @@
 //! Mail that the next hop refuses or that comes back: how often it is tried again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -9,6 +11,7 @@ use crate::directory::commit::Commit;
 use crate::directory::context::create_context;
 use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Dn};
+use crate::message::random::{Rng as _, Seeded};
 use crate::replication::engine::config::Passage;
 use crate::replication::engine::{
     BounceStatus, Engine, EngineConfig, Event, Header, Input, Output, Partner, Succession, Timing,
@@ -106,6 +109,12 @@ fn a_full_mailbox_is_no_reason_for_smaller_parts() {
 }
 
 #[test]
+fn a_policy_that_is_told_with_552_is_no_reason_for_smaller_parts() {
+    assert_eq!(sent_within(HOUR, (552, "5.7.0")).1, 0);
+    assert_eq!(sent_within(HOUR, (552, "")).1, 2, "the code alone speaks of size");
+}
+
+#[test]
 fn a_large_mail_that_comes_back_late_makes_parts_smaller_all_the_same() {
     let (mut store, mut engine, mut inputs) = paris(Partner::new("tokyo"));
     let (mut sent, mut smaller, mut now) = (Vec::new(), 0, START);
@@ -145,6 +154,87 @@ fn a_large_mail_that_comes_back_late_makes_parts_smaller_all_the_same() {
         now += 3_000;
     }
     assert_eq!(smaller, 1, "{sent:?}");
+}
+
+const DAY: i64 = 24 * HOUR;
+
+/// How parts changed over so many days, each with the day: their size from then on. Every other day 150 kB are committed that
+/// do not compress; the next hop refuses what is larger than `hop` says for the day, and Tokyo acknowledges what passes.
+fn sizes_over(days: i64, hop: impl Fn(i64) -> usize) -> Vec<(i64, u64)> {
+    let (mut store, mut engine, mut inputs) =
+        paris(Partner { part_bytes_max: 128 << 10, ..Partner::new("tokyo") });
+    let (mut sizes, mut dice, mut came) = (Vec::new(), Seeded::new(1), BTreeMap::new());
+    let (mut now, mut next, mut seq) = (START, START + HOUR, START as u64 + 1);
+    while now < START + days * DAY {
+        let mut tx = store.begin();
+        let input = inputs.pop().unwrap_or(if now < next {
+            Input::Tick
+        } else {
+            next += 2 * DAY;
+            let mut octets = vec![0; 150_000];
+            dice.fill_bytes(&mut octets);
+            let mut commit = Commit::begin(&mut tx, 1, [8; 12]).unwrap();
+            let attributes = Attributes::from_pairs([("jpegPhoto", octets)]).unwrap();
+            commit.apply(&Change::Put { dn: Dn::parse(CONTEXT).unwrap(), uuid: None, attributes }).unwrap();
+            commit.finish().unwrap();
+            Input::LocalCommit { context: 1 }
+        });
+        engine.handle(&mut tx, Timestamp::from_millisecond(now).unwrap(), input).unwrap();
+        tx.commit();
+        while let Some(output) = engine.output() {
+            match output {
+                Output::Mail { to, mail, payload, .. } if payload.len() > hop((now - START) / DAY) => {
+                    let (enhanced, text) = ("5.3.4".to_owned(), "too large".to_owned());
+                    inputs.push(Input::SendFailed { to, mail, reply: 552, enhanced, text });
+                }
+                Output::Mail { mail, payload, .. } => {
+                    let message = Message::decode(&payload).unwrap();
+                    for item in &message.parts {
+                        let parts: &mut BTreeSet<u32> = came.entry(item.part.transfer).or_default();
+                        parts.insert(item.part.index);
+                        if parts.len() as u32 == item.part.count {
+                            let mut answer = Message::new(message.vector.clone());
+                            answer.heard = Some(Heard { seq: mail, held_ms: 0 });
+                            seq = (seq + 1).max(now as u64);
+                            let header = Header { seq, time: Timestamp::UNIX_EPOCH, message_id: None };
+                            let payload = answer.encode();
+                            inputs.push(Input::Received { from: "tokyo".into(), header, payload });
+                        }
+                    }
+                }
+                Output::Event(
+                    Event::PartsHalved { part_bytes_max, .. } | Event::PartsDoubled { part_bytes_max, .. },
+                ) => sizes.push(((now - START) / DAY, part_bytes_max >> 10)),
+                _ => {}
+            }
+        }
+        let due = engine.deadline().map_or(i64::MAX, |at| at.as_millisecond()).min(next);
+        now = if inputs.is_empty() { due.max(now + 1) } else { now + 1 };
+    }
+    sizes
+}
+
+#[test]
+fn parts_become_larger_again_once_the_way_takes_them() {
+    // A week of 40 kB, and then whatever comes.
+    let sizes = sizes_over(40, |day| if day < 7 { 40_000 } else { usize::MAX });
+    let (first, then) = sizes.split_at(2);
+    assert_eq!(first, [(0, 64), (0, 32)]);
+    let [(twice, 64), (whole, 128)] = then else { panic!("{sizes:?}") };
+    assert!((7..=10).contains(twice) && (twice + 7..=twice + 10).contains(whole), "{sizes:?}");
+}
+
+#[test]
+fn a_firm_limit_is_tried_ever_less() {
+    let sizes = sizes_over(400, |_| 40_000);
+    let tries: Vec<i64> = sizes[2..].iter().filter(|(_, size)| *size == 64).map(|(day, _)| *day).collect();
+    let falls = sizes[2..].iter().filter(|(_, size)| *size == 32).count();
+    assert!(sizes.iter().all(|(_, size)| [64, 32].contains(size)), "{sizes:?}");
+    assert_eq!((tries.len(), falls), (5, 5), "after 1, 2, 4, 8 and 16 weeks: {sizes:?}");
+    let waits: Vec<i64> = tries.windows(2).map(|two| two[1] - two[0]).collect();
+    for (wait, weeks) in waits.iter().zip([2, 4, 8, 16]) {
+        assert!((7 * weeks..=7 * weeks + 4).contains(wait), "{waits:?}");
+    }
 }
 
 /// By log and counters an operator sees how much of the mail is repetition.
