@@ -23,6 +23,7 @@ mod site;
 mod staff;
 mod trace;
 mod traffic;
+mod unsaid;
 mod vectors;
 mod workload;
 mod world;
