@@ -32,6 +32,15 @@ use crate::limits::ENTRY_BYTES_MAX;
 use contents::Touch;
 use places::{Place, Plan};
 
+/// Up to where two states have the same history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parting {
+    /// Of ours.
+    pub usn: u64,
+    /// Those of ours since then at which an earlier merge took something back.
+    pub merges: BTreeSet<u64>,
+}
+
 /// An entry of which something was not taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
@@ -48,6 +57,8 @@ pub enum Kept {
     Deleted,
     /// It is here, and not there any more.
     Undeleted,
+    /// An earlier merge took it back, and it is not there: deleted, or never known to this partner.
+    Brought,
     NameTaken,
     NoParent,
     NotLeaf,
@@ -78,6 +89,7 @@ impl fmt::Display for Kept {
             Kept::Name => f.write_str("renamed here, and there"),
             Kept::Deleted => f.write_str("deleted here"),
             Kept::Undeleted => f.write_str("changed here, deleted there"),
+            Kept::Brought => f.write_str("taken back earlier, not there now"),
             Kept::NameTaken => f.write_str("another entry has its name here"),
             Kept::NoParent => f.write_str("what it belongs beneath is not here"),
             Kept::NotLeaf => f.write_str("deleted there, but there are entries beneath it here"),
@@ -90,8 +102,7 @@ impl fmt::Display for Kept {
 /// A line of the log takes so many names of attributes.
 const NAMES_TOLD_MAX: usize = 10;
 
-/// Takes into `ours` what `theirs` holds. `parted`: the USN of ours up to which both have the same history; None if that is
-/// not known, and then everything that is here stays.
+/// Takes into `ours` what `theirs` holds. `parted`: None if that is not known, and then everything that is here stays.
 ///
 /// # Errors
 /// The store's; others would be our own fault.
@@ -99,10 +110,10 @@ pub fn merge(
     tx: &mut dyn Write,
     ours: &ContextRecord,
     theirs: &ContextRecord,
-    parted: Option<u64>,
+    parted: Option<&Parting>,
 ) -> Result<Vec<Conflict>, ReplayError> {
     let read = tx.as_read();
-    let since = parted.map(|usn| Since::read(read, ours.number, usn)).transpose()?.flatten();
+    let since = parted.map(|parted| Since::read(read, ours.number, parted)).transpose()?.flatten();
     let (here, _) = places(read, ours.number)?;
     let (there, order) = places(read, theirs.number)?;
     let mut kept = Conflicts::default();
@@ -144,17 +155,25 @@ struct Since {
     deleted: BTreeSet<Uuid>,
     /// Attributes of which a value was touched more than once: whether it was there at the parting is not known.
     again: BTreeMap<Uuid, BTreeSet<String>>,
+    /// What came with earlier merges.
+    brought: BTreeSet<Uuid>,
 }
 
 impl Since {
-    fn read(read: &dyn Read, number: u32, usn: u64) -> Result<Option<Since>, StoreError> {
-        let Some(touched) = log::touched_since(read, number, usn)? else { return Ok(None) };
-        let mut since =
-            Since { touched, left: BTreeMap::new(), deleted: BTreeSet::new(), again: BTreeMap::new() };
+    fn read(read: &dyn Read, number: u32, parted: &Parting) -> Result<Option<Since>, StoreError> {
+        let Some(touched) = log::touched_since(read, number, parted.usn)? else { return Ok(None) };
+        let mut since = Since {
+            touched,
+            left: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            again: BTreeMap::new(),
+            brought: BTreeSet::new(),
+        };
         let mut values = HashSet::new();
         log::touched_back(read, number, &mut |at, touched| {
             match touched {
-                _ if at <= usn => return false,
+                _ if at <= parted.usn => return false,
+                Touched::Added(uuid) if parted.merges.contains(&at) => drop(since.brought.insert(*uuid)),
                 Touched::Deleted(uuid) => drop(since.deleted.insert(*uuid)),
                 Touched::Left(uuid, parent, rdn) => drop(since.left.insert(*uuid, (*parent, rdn.clone()))),
                 Touched::Value(uuid, name, _) if !values.insert(touched.clone()) => {
@@ -219,10 +238,13 @@ fn planned(
         if plan.there.contains_key(&uuid) {
             continue;
         }
-        match since.map(|since| since.touched.entries.get(&uuid)) {
-            Some(None) => plan.leaves(uuid),
-            Some(Some(EntryTouch::Changed(_) | EntryTouch::Replaced)) => kept.note(uuid, Kept::Undeleted),
-            _ => {}
+        // If nobody knows, it may be new here.
+        let Some(since) = since else { continue };
+        match since.touched.entries.get(&uuid) {
+            None => plan.leaves(uuid),
+            Some(EntryTouch::Added) if since.brought.contains(&uuid) => kept.note(uuid, Kept::Brought),
+            Some(EntryTouch::Added) => {}
+            Some(_) => kept.note(uuid, Kept::Undeleted),
         }
     }
     plan.settle(&mut |uuid, why| kept.note(uuid, why));

@@ -76,7 +76,8 @@ impl Branches {
 
 fn merge_all(tx: &mut MemoryTransaction<'_>, parted: Option<u64>) -> Vec<Conflict> {
     let (ours, theirs) = (record(tx, OURS), record(tx, THEIRS));
-    let conflicts = merge(tx, &ours, &theirs, parted).expect("nothing stops a merge");
+    let parted = parted.map(|usn| Parting { usn, ..Parting::default() });
+    let conflicts = merge(tx, &ours, &theirs, parted.as_ref()).expect("nothing stops a merge");
     check_sound(tx, &record(tx, OURS));
     conflicts
 }
@@ -186,6 +187,23 @@ fn deletions_are_taken_back_but_for_what_was_touched_here() {
     let mut told = reasons(&conflicts);
     told.sort();
     assert_eq!(told, ["changed here, deleted there", "deleted here"]);
+}
+
+/// The second life went on after the first merge, and deleted what that had brought.
+#[test]
+fn what_an_earlier_merge_brought_and_is_not_there_now_is_told() {
+    let mut both = Branches::of(&[person(1)]);
+    let parted = both.parted;
+    both.merged(&[person(2)], &[person(3)]);
+    let mut tx = both.store.begin();
+    let merges = BTreeSet::from([record(&tx, OURS).position.usn]);
+    commit(&mut tx, THEIRS, 4, &[delete("cn=p3,o=Org")]);
+    let (ours, theirs) = (record(&tx, OURS), record(&tx, THEIRS));
+    let conflicts = merge(&mut tx, &ours, &theirs, Some(&Parting { usn: parted, merges })).unwrap();
+    assert_eq!(reasons(&conflicts), ["taken back earlier, not there now"]);
+    let found = entries(&tx, OURS);
+    assert_eq!(conflicts[0].uuid, named(&found, "cn=p3").uuid);
+    assert_eq!(found.len(), 4, "what is new here stays without a word");
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //! LIMITS
 //!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
 //!   invocations are remembered. A second life that went on after it was merged gives what it added since; what it
-//!   changed or deleted since of what it gave before stays as it was given.
+//!   changed or deleted since of what it gave before stays as it was given, and is told as a conflict.
 
 use minicbor::{Decode, Encode};
 use sha2::Digest as _;
@@ -24,12 +24,13 @@ use super::config::{Partner, same_context};
 use super::turn::Turn;
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::dn::Dn;
-use crate::directory::merge::{self, Conflict};
+use crate::directory::merge::{self, Conflict, Parting};
 use crate::directory::replica::ReplayError;
 use crate::directory::{Digest, Lineage, Position, Read, StoreError, Table, log, lookup};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::parts::Source;
 use crate::replication::peer::{Link, Millis, Point};
+use crate::replication::provenance;
 use crate::replication::transfer::{self, Manifest, TransferError};
 
 /// What is remembered of losses of one naming context of ours, in `Table::Meta`.
@@ -246,7 +247,11 @@ impl Turn<'_> {
         body: &mut dyn Source,
     ) -> Result<(), Stop> {
         let theirs = self.unpack(record, manifest, checkpoint, body)?;
-        let parted = parting(self.tx.as_read(), record, checkpoint, &manifest.lineage)?;
+        let read = self.tx.as_read();
+        let parted = match parting(read, record, checkpoint, &manifest.lineage)? {
+            Some(usn) => Some(Parting { usn, merges: provenance::sent_since(read, record.number, usn)? }),
+            None => None,
+        };
 
         let mut own = record.clone();
         let common = record.lineage.ends().iter().rposition(|end| manifest.lineage.ends().contains(end));
@@ -262,10 +267,11 @@ impl Turn<'_> {
         own.position.invocation = self.fresh_invocation(&record.position, &checkpoint.digest);
         own.position.usn = own.position.usn.max(checkpoint.position.usn);
         context::put_context(self.tx, &own)?;
-        let conflicts = merge::merge(self.tx, &own, &theirs, parted).map_err(|error| match error {
-            ReplayError::Store(error) => Stop::Store(error),
-            error => Stop::Other(error.to_string()),
-        })?;
+        let conflicts =
+            merge::merge(self.tx, &own, &theirs, parted.as_ref()).map_err(|error| match error {
+                ReplayError::Store(error) => Stop::Store(error),
+                error => Stop::Other(error.to_string()),
+            })?;
         self.tell_conflicts(&own, &theirs, &conflicts)?;
         Ok(context::remove_context(self.tx, theirs.number)?)
     }
@@ -332,7 +338,8 @@ fn parting(
     lineage: &Lineage,
 ) -> Result<Option<u64>, StoreError> {
     let (here, there) = ((record.position, record.digest), (checkpoint.position, checkpoint.digest));
-    let mut last = None;
+    // If our log goes back to the beginning, they parted there at the latest: nothing was here then.
+    let mut last = (record.log_floor == 0).then_some(0);
     for ours in record.lineage.ends().iter().chain([&here]) {
         let theirs = lineage.ends().iter().chain([&there]);
         for theirs in theirs.filter(|(end, _)| end.invocation == ours.0.invocation) {
