@@ -143,6 +143,12 @@ pub fn log(event: &Event) {
         Event::Conflict { context, dn, reason } => {
             warn!(event = "conflict", context, dn, reason, "stays as it was changed here since the restore");
         }
+        Event::Conflicts { context, entries } => {
+            warn!(
+                event = "conflicts",
+                context, entries, "so many entries have conflicts; the first were named"
+            );
+        }
         Event::Recovered { site, context, position } => {
             warn!(
                 event = "recovered",
@@ -214,6 +220,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::Lost { .. } => "history-lost",
         Event::Repairing { .. } => "repairing",
         Event::Conflict { .. } => "conflict",
+        Event::Conflicts { .. } => "conflicts",
         Event::Recovered { .. } => "recovered",
         Event::Held { .. } => "transfer-held",
         Event::HoldDecided { .. } => "hold-decided",
@@ -236,7 +243,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 32] = [
+pub const NAMES: [&str; 33] = [
     "site-up",
     "transfer-sent",
     "parts-resent",
@@ -251,6 +258,7 @@ pub const NAMES: [&str; 32] = [
     "history-lost",
     "repairing",
     "conflict",
+    "conflicts",
     "recovered",
     "transfer-held",
     "hold-decided",

@@ -147,7 +147,7 @@ fn any_modification() -> impl Strategy<Value = Modification> {
     })
 }
 
-fn any_change() -> impl Strategy<Value = Change> {
+pub fn any_change() -> impl Strategy<Value = Change> {
     let uuid = || proptest::option::weighted(0.1, (1u128..6).prop_map(Uuid::from_u128));
     prop_oneof![
         4 => (any_dn(), uuid(), any_attributes()).prop_map(|(dn, uuid, attributes)| Change::Put { dn, uuid, attributes }),

@@ -19,7 +19,7 @@ use super::entry::{batch_of, from_batch};
 use super::position::Digest;
 use super::store::{Read, StoreError, Table, Write};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Touched {
     Added(Uuid),
     Deleted(Uuid),

@@ -18,6 +18,7 @@ pub mod lineage;
 pub mod log;
 pub mod lookup;
 pub mod memory;
+pub mod merge;
 pub mod position;
 pub mod recount;
 pub mod replica;

@@ -8,6 +8,8 @@
 //!   The newest [`USNS_KEPT`] USNs of a naming context, and never more than the log still knows; of one transfer
 //!   the first and the last messages, [`CARRIERS_MAX`] in all.
 
+use std::collections::BTreeSet;
+
 use minicbor::{Decode, Encode};
 
 use super::peer::Millis;
@@ -94,6 +96,18 @@ pub fn step_to(read: &dyn Read, context: u32, usn: u64) -> Result<Option<Step>, 
         false
     })?;
     found.transpose().map_err(|error| StoreError::Damaged(format!("a record of provenance: {error}")))
+}
+
+/// The USNs after `usn` that were reached by what a site sent.
+pub fn sent_since(read: &dyn Read, context: u32, usn: u64) -> Result<BTreeSet<u64>, StoreError> {
+    let mut found = Vec::new();
+    read.scan(Table::Provenance, &key(context, usn + 1), &key(context + 1, 0), &mut |_, value| {
+        found.push(minicbor::decode::<Step>(value));
+        true
+    })?;
+    let steps = found.into_iter().collect::<Result<Vec<Step>, _>>();
+    let steps = steps.map_err(|error| StoreError::Damaged(format!("a record of provenance: {error}")))?;
+    Ok(steps.into_iter().filter(|step| step.from.is_some()).map(|step| step.position.usn).collect())
 }
 
 fn key(context: u32, usn: u64) -> [u8; 12] {

@@ -8,11 +8,21 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use bridgehead::directory::context::ContextRecord;
+use bridgehead::directory::entry::{batch_of, from_batch};
 use bridgehead::directory::memory::MemoryStore;
-use bridgehead::directory::{Position, Read, Table};
+use bridgehead::directory::{Position, Read, Table, lookup};
+use uuid::Uuid;
 
-/// The raw records of a naming context: by entryUUID what the entry's octets hash to.
+/// The raw records of a naming context: by the entry's key, which stands for its entryUUID, what the entry's octets hash to.
 pub type State = Rc<BTreeMap<[u8; 16], u64>>;
+
+/// What an entry says: where it hangs, its RDN, and what the values of its attributes hash to.
+#[derive(PartialEq)]
+pub struct Said {
+    pub parent: [u8; 16],
+    pub rdn: String,
+    pub attributes: BTreeMap<String, BTreeSet<u64>>,
+}
 
 pub struct Node {
     pub state: State,
@@ -23,6 +33,8 @@ pub struct Node {
 #[derive(Default)]
 pub struct History {
     nodes: HashMap<Position, Node>,
+    /// By what its octets hash to.
+    said: HashMap<u64, Said>,
 }
 
 impl History {
@@ -35,6 +47,28 @@ impl History {
                 true
             }
         }
+    }
+
+    /// Notes what the entries say that nobody had before.
+    pub fn remember(&mut self, store: &MemoryStore, record: &ContextRecord, state: &State) {
+        for (key, hash) in state.iter().filter(|(_, hash)| !self.said.contains_key(hash)).collect::<Vec<_>>()
+        {
+            let entry = lookup::entry(store, record.number, uuid_of(key));
+            let entry = entry.expect("the store is sound").expect("it is in the state");
+            let values = |values: &[Vec<u8>]| values.iter().map(hash_of).collect();
+            let attributes = entry.attributes.iter();
+            let said = Said {
+                parent: key_of(entry.parent),
+                rdn: entry.rdn.as_str().to_owned(),
+                attributes: attributes.map(|a| (a.name().to_owned(), values(a.values()))).collect(),
+            };
+            self.said.insert(*hash, said);
+        }
+    }
+
+    /// What an entry of a state that was remembered says.
+    pub fn said(&self, state: &State, uuid: &[u8; 16]) -> Option<&Said> {
+        self.said.get(state.get(uuid)?)
     }
 
     pub fn node(&self, position: &Position) -> Option<&Node> {
@@ -52,7 +86,8 @@ impl History {
         above.iter().filter_map(|at| self.node(at)).flat_map(|node| node.state.keys().copied()).collect()
     }
 
-    fn above(&self, position: &Position) -> BTreeSet<Position> {
+    /// Where the master stood on the way to `position`, and there.
+    pub fn above(&self, position: &Position) -> BTreeSet<Position> {
         let mut seen = BTreeSet::new();
         let mut todo = vec![*position];
         while let Some(at) = todo.pop() {
@@ -62,6 +97,28 @@ impl History {
         }
         seen
     }
+}
+
+/// As the store sorts entries: by batch, then ordinal.
+fn key_of(uuid: Uuid) -> [u8; 16] {
+    let (batch, ordinal) = batch_of(uuid);
+    let mut key = [0; 16];
+    key[..12].copy_from_slice(&batch);
+    key[12..].copy_from_slice(&ordinal.to_be_bytes());
+    key
+}
+
+fn uuid_of(key: &[u8; 16]) -> Uuid {
+    let (mut batch, mut ordinal) = ([0; 12], [0; 4]);
+    batch.copy_from_slice(&key[..12]);
+    ordinal.copy_from_slice(&key[12..]);
+    from_batch(batch, u32::from_be_bytes(ordinal))
+}
+
+fn hash_of(value: &Vec<u8>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a store holds of a naming context.

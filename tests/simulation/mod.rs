@@ -25,6 +25,7 @@ mod site;
 mod staff;
 mod trace;
 mod traffic;
+mod unsaid;
 mod vectors;
 mod workload;
 mod world;

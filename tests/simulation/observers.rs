@@ -19,6 +19,7 @@ use minicbor::Decode;
 use super::altered::Copies;
 use super::history::{History, state};
 use super::site::Site;
+use super::unsaid::{self, Told};
 use super::world::DAY;
 
 #[derive(Default)]
@@ -58,7 +59,9 @@ impl Observers {
         let key = (n, record.dn.to_string());
         let before: Vec<Position> = self.seen.get(&key).copied().into_iter().collect();
         let history = self.histories.entry(key.1.clone()).or_default();
-        let once = history.add(record.position, state(&site.store, &record), before);
+        let held = state(&site.store, &record);
+        history.remember(&site.store, &record, &held);
+        let once = history.add(record.position, held, before);
         self.seen.insert(key, record.position);
         (!once).then(|| format!("{} commits {} a second time, and not the same", site.name, record.position))
     }
@@ -253,6 +256,13 @@ impl Observers {
                 if !conflict && !ours.contains(uuid) {
                     return Some(format!("{name} takes back {of} without an entry that was acknowledged"));
                 }
+            }
+        }
+        history.remember(&site.store, record, &state);
+        if let (Some(before), [theirs]) = (before, &recovered[..]) {
+            let told = Told::of(events, &of.to_string());
+            if let Some(problem) = unsaid::problem(history, &before, theirs, &state, &told, of) {
+                return Some(format!("{name} takes back {of} at {theirs}: {problem}"));
             }
         }
         let parents = before.into_iter().chain(recovered).collect();

@@ -1,6 +1,9 @@
 //! Stores that are put back to an earlier day, lost, or copied (F9, F10).
 
-use bridgehead::directory::{Read, Table, Write};
+use bridgehead::directory::context::contexts;
+use bridgehead::directory::{
+    Attributes, Change, Dn, Entry, Modification, Operation, Read, Table, Write, lookup,
+};
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
@@ -320,4 +323,107 @@ fn a_clone_that_lives_on_is_reported_as_a_fork() {
     world.input(0, Input::Hold { hold, approve: true }, Crash::No);
     assert!(world.run(world.now + HOUR, World::equal), "well before the day is over");
     assert_eq!(holds(&world.sites[0].store).unwrap(), []);
+}
+
+/// The entry of this RDN in `ou=s0,o=Example` at a site.
+fn entry(world: &World, n: usize, rdn: &str) -> Entry {
+    let store = &world.sites[n].store;
+    let record = world.sites[0].own();
+    let here = contexts(store).unwrap().into_iter().find(|here| here.dn == record.dn).unwrap();
+    let name = Dn::parse(&format!("{rdn},{}", record.dn)).unwrap();
+    lookup::entry_at(store, &here, &name).unwrap().unwrap_or_else(|| panic!("no {name} at s{n}"))
+}
+
+fn add(rdn: &str, pairs: &[(&str, &str)]) -> Change {
+    let pairs = pairs.iter().map(|(name, value)| (*name, value.as_bytes().to_vec()));
+    let attributes = Attributes::from_pairs(pairs).unwrap();
+    Change::Add { dn: Dn::parse(&format!("{rdn},ou=s0,o=Example")).unwrap(), uuid: None, attributes }
+}
+
+fn modify(rdn: &str, operation: Operation, attribute: &str, value: &str) -> Change {
+    let values = vec![value.as_bytes().to_vec()];
+    let modifications = vec![Modification { operation, attribute: attribute.into(), values }];
+    Change::Modify { dn: Dn::parse(&format!("{rdn},ou=s0,o=Example")).unwrap(), modifications }
+}
+
+/// F9, F14: what was lost and what was done since concern the same entries.
+#[test]
+fn what_a_restored_master_lost_of_entries_that_were_touched_since_comes_back() {
+    use Operation::{Add, Delete, Replace};
+    let mut world = two_equal_sites(|_| ());
+    let members: Vec<String> = (0..60).map(|n| format!("cn=Member {n}")).collect();
+    let mut group = vec![("objectClass", "groupOfNames"), ("cn", "all")];
+    group.extend(members.iter().map(|member| ("member", member.as_str())));
+    let person = |name| add(&format!("cn={name}"), &[("objectClass", "person"), ("cn", name), ("sn", "X")]);
+    world.change(0, &[add("cn=all", &group), person("Ada"), person("Bob"), person("Eve"), person("Joe")]);
+    assert!(world.run(world.now + HOUR, World::equal));
+    let backup = world.sites[0].store.clone();
+    world.change(
+        0,
+        &[
+            modify("cn=Ada", Replace, "telephoneNumber", "1"),
+            modify("cn=all", Add, "member", "cn=Lost"),
+            modify("cn=all", Delete, "member", "cn=Member 7"),
+            modify("cn=Joe", Replace, "title", "lost"),
+            Change::Delete { dn: Dn::parse("cn=Bob,ou=s0,o=Example").unwrap() },
+            Change::Delete { dn: Dn::parse("cn=Eve,ou=s0,o=Example").unwrap() },
+        ],
+    );
+    assert!(world.run(world.now + HOUR, World::equal));
+    restore(&mut world, 0, &backup);
+    world.change(
+        0,
+        &[
+            modify("cn=Ada", Replace, "title", "new"),
+            modify("cn=all", Add, "member", "cn=New"),
+            modify("cn=Joe", Replace, "title", "new"),
+            modify("cn=Bob", Replace, "title", "new"),
+        ],
+    );
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    assert_eq!(world.observers.count("Recovered"), 1);
+    for n in 0..2 {
+        let ada = entry(&world, n, "cn=Ada").attributes;
+        assert_eq!((ada.text("title"), ada.text("telephoneNumber")), (Some("new"), Some("1")));
+        let group = entry(&world, n, "cn=all").attributes;
+        let has = |member: &str| group.values("member").contains(&member.as_bytes().to_vec());
+        assert!(has("cn=New") && has("cn=Lost") && !has("cn=Member 7") && has("cn=Member 8"));
+        assert_eq!(entry(&world, n, "cn=Joe").attributes.text("title"), Some("new"));
+        assert_eq!(entry(&world, n, "cn=Bob").attributes.text("title"), Some("new"));
+        assert!(!names(&world, n).contains("cn=Eve"), "nobody touched it: the deletion is taken back");
+    }
+    let said = |dn: &str, reason: &str| {
+        let line = format!("dn: \"{dn},ou=s0,o=Example\", reason: \"{reason}");
+        world.trace.iter().any(|said| said.contains("Conflict ") && said.contains(&line))
+    };
+    assert!(said("cn=Joe", "changed here: title") && said("cn=Bob", "changed here, deleted there"));
+    // It says so too where only this life has a title, for the log does not know what was there.
+    assert!(said("cn=Ada", "changed here: title\"") && !said("cn=all", ""));
+}
+
+/// F9: the operator imports what was lost, before a partner answers. All names are taken, by entries with other entryUUIDs.
+#[test]
+fn an_import_that_was_repeated_after_a_restore_stops_nothing() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    let person = |n: u32| {
+        let name = format!("Imported {n}");
+        add(&format!("cn={name}"), &[("objectClass", "person"), ("cn", &name), ("sn", "X")])
+    };
+    let import: Vec<Change> = (0..150).map(person).collect();
+    world.change(0, &import);
+    world.change(0, &[person(777)]);
+    assert!(world.run(world.now + HOUR, World::equal));
+    restore(&mut world, 0, &backup);
+    world.change(0, &import);
+    let imported = entry(&world, 0, "cn=Imported 3").uuid;
+    assert!(world.run(world.now + 13 * HOUR, World::equal), "the naming context goes on");
+    assert_eq!(world.observers.count("Recovered"), 1);
+    assert_eq!((world.observers.count("Conflict"), world.observers.count("Conflicts")), (20, 1));
+    for n in 0..2 {
+        assert_eq!(entry(&world, n, "cn=Imported 3").uuid, imported);
+        entry(&world, n, "cn=Imported 777");
+    }
+    world.change(0, &[modify("cn=Imported 3", Operation::Replace, "title", "later")]);
+    assert!(world.run(world.now + HOUR, World::equal));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bridgehead::directory::Change;
 use bridgehead::directory::commit::{ChangeError, Commit};
 use bridgehead::directory::context::{ContextRecord, contexts};
 use bridgehead::directory::memory::MemoryStore;
@@ -201,6 +202,17 @@ impl Site {
         Some(self.crashed(crash, came))
     }
 
+    /// One commit of these changes, which are sound.
+    pub fn change(&mut self, now: i64, batch: [u8; 12], changes: &[Change]) -> Came {
+        let (clock, record) = (self.clock(now), self.own());
+        let mut tx = Faulty::new(self.store.begin(), u64::MAX);
+        assert!(commit_all(&mut tx, record.number, batch, changes).expect("sound changes"));
+        let word = Input::LocalCommit { context: record.number };
+        let outcome = self.engine.handle(&mut tx, clock, word).expect("the store takes it");
+        tx.commit();
+        self.drain(outcome)
+    }
+
     fn drain(&mut self, outcome: Outcome) -> Came {
         let (mut mails, mut events, mut told) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(output) = self.engine.output() {
@@ -227,7 +239,7 @@ fn commit_all(
     tx: &mut Faulty<'_>,
     number: u32,
     batch: [u8; 12],
-    changes: &[bridgehead::directory::Change],
+    changes: &[Change],
 ) -> Result<bool, ChangeError> {
     let mut commit = Commit::begin(tx, number, batch)?;
     changes.iter().try_for_each(|change| commit.apply(change))?;

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::rc::Rc;
 
+use bridgehead::directory::Change;
 use bridgehead::replication::engine::{BounceStatus, Event, Header, Input, Outcome};
 use bridgehead::replication::parts::TransferId;
 use bridgehead::replication::peer::Peer;
@@ -291,6 +292,15 @@ impl World {
             self.note(|site| format!("{} crashes at a commit, {crash:?}", site(n)));
             self.input(n, Input::Start, Crash::No);
         }
+    }
+
+    /// Commits these changes at a site.
+    pub fn change(&mut self, n: usize, changes: &[Change]) {
+        let came = self.sites[n].change(self.now, self.dice.bytes(), changes);
+        if let Some(problem) = self.observers.committed(n, &self.sites[n]) {
+            self.fail(&problem);
+        }
+        self.came(n, came);
     }
 
     fn deliver(&mut self, letter: Letter) {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::directory::attributes::{Attribute, AttributeError, Attributes};
 use crate::directory::context::{ContextRecord, put_context, range};
+use crate::directory::difference::difference;
 use crate::directory::digest::{self, Summary};
 use crate::directory::dn::Rdn;
 use crate::directory::entry::{self, Entry};
@@ -198,6 +199,32 @@ impl<'t> Replay<'t> {
         Ok(())
     }
 
+    /// The entry is as it is here from now on; only what differs is touched.
+    pub fn replace(&mut self, entry: &Entry) -> Result<(), ReplayError> {
+        let uuid = entry.uuid;
+        if self.steps.insert(uuid, Step::Changed).is_some() {
+            return Err(ReplayError::Twice(uuid));
+        }
+        if entry.attributes.is_empty() {
+            return Err(ReplayError::Empty(uuid));
+        }
+        let old = self.entry(uuid)?;
+        if (old.parent, &old.rdn) != (entry.parent, &entry.rdn) {
+            self.names_gone.push(self.name_key(&old));
+            self.log.touch(&Touched::Left(uuid, old.parent, old.rdn.normalized()));
+            if old.parent != entry.parent {
+                self.moved.push(uuid);
+            }
+            self.place(entry)?;
+            self.log.touch(&Touched::Named(uuid));
+        }
+        let log = &mut self.log;
+        difference(uuid, &old.attributes, &entry.attributes, &mut |touched| log.touch(&touched));
+        self.write(entry)?;
+        self.applied.changed += 1;
+        Ok(())
+    }
+
     pub fn delete(&mut self, uuid: Uuid) -> Result<(), ReplayError> {
         if self.steps.insert(uuid, Step::Deleted).is_some() {
             return Err(ReplayError::Twice(uuid));
@@ -218,10 +245,7 @@ impl<'t> Replay<'t> {
         if position.usn < self.context.position.usn && !self.cleared {
             return Err(ReplayError::Backwards(position.usn));
         }
-        self.write_names()?;
-        self.check_places()?;
-        let touched = std::mem::take(&mut self.touched);
-        let found = digest::update(self.tx, self.context.number, touched)?;
+        let found = self.reached()?;
         if found.entries != expected.entries {
             return Err(ReplayError::Count { expected: expected.entries, found: found.entries });
         }
@@ -233,12 +257,35 @@ impl<'t> Replay<'t> {
             // What a full load brought is no increment to anybody.
             self.log = Appender::new();
         }
+        let applied = self.applied;
+        self.log_at(position, found)?;
+        Ok(applied)
+    }
+
+    /// Ends the steps of the master itself, to whom nobody else says where they lead: at its next USN, if anything changed.
+    pub fn commit(mut self) -> Result<(), ReplayError> {
+        let found = self.reached()?;
+        if (found.entries, found.digest) == (self.context.entries, self.context.digest) {
+            return Ok(());
+        }
+        let position = Position { usn: self.context.position.usn + 1, ..self.context.position };
+        self.log_at(position, found)
+    }
+
+    /// What the steps lead to, with sound names.
+    fn reached(&mut self) -> Result<Summary, ReplayError> {
+        self.write_names()?;
+        self.check_places()?;
+        let touched = std::mem::take(&mut self.touched);
+        Ok(digest::update(self.tx, self.context.number, touched)?)
+    }
+
+    fn log_at(mut self, position: Position, found: Summary) -> Result<(), ReplayError> {
         self.log.finish(self.tx, self.context.number, position.usn, found)?;
         self.context.position = position;
         self.context.digest = found.digest;
         self.context.entries = found.entries;
-        put_context(self.tx, &self.context)?;
-        Ok(self.applied)
+        Ok(put_context(self.tx, &self.context)?)
     }
 
     fn octets(&self, uuid: Uuid) -> Result<Option<Vec<u8>>, StoreError> {

@@ -232,11 +232,16 @@ pub enum Event {
         ours: Shown,
         theirs: Shown,
     },
-    /// What was lost could not be taken back, for what was changed here since stands in its way.
+    /// Of an entry something was not taken back, for what was changed here since stands in its way.
     Conflict {
         context: String,
         dn: String,
         reason: String,
+    },
+    /// There are more of them than were named.
+    Conflicts {
+        context: String,
+        entries: u64,
     },
     /// Our own naming context was ahead at a partner: we were restored from a backup.
     Recovered {

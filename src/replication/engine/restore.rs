@@ -4,16 +4,15 @@
 //!   The first commit after each start begins a new invocation id, so what is committed after a restore, or
 //!   on a clone, never claims a position that was taken before. A partner that stands where our history does
 //!   not pass shows that we lost something: nothing is sent over it; it is asked for, proved by
-//!   our own signature, and taken back. What was changed here since stays as it is here.
+//!   our own signature, and taken back. What was changed here since stays as it is here, attribute by attribute; where
+//!   that differs from what the partner has, an event says so. However much differs, the naming context goes on.
 //!   A second life that goes on elsewhere shows as losses again and again; after [`MERGES_MAX`] in a day
 //!   the naming context is held as forked until the next day, and reported.
 //!
 //! LIMITS
 //!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
 //!   invocations are remembered. A second life that went on after it was merged gives what it added since; what it
-//!   changed or deleted since of what it gave before stays as it was given.
-
-use std::collections::BTreeSet;
+//!   changed or deleted since of what it gave before stays as it was given, and is told as a conflict.
 
 use minicbor::{Decode, Encode};
 use sha2::Digest as _;
@@ -23,14 +22,15 @@ use uuid::Uuid;
 use super::Event;
 use super::config::{Partner, same_context};
 use super::turn::Turn;
-use crate::directory::change::Change;
-use crate::directory::commit::{ChangeError, Commit};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::dn::Dn;
-use crate::directory::{Digest, Lineage, Position, Read, StoreError, Table, Write, log, lookup};
+use crate::directory::merge::{self, Conflict, Parting};
+use crate::directory::replica::ReplayError;
+use crate::directory::{Digest, Lineage, Position, Read, StoreError, Table, log, lookup};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::parts::Source;
 use crate::replication::peer::{Link, Millis, Point, Told};
+use crate::replication::provenance;
 use crate::replication::transfer::{self, Manifest, TransferError};
 
 /// What is remembered of losses of one naming context of ours, in `Table::Meta`.
@@ -48,8 +48,8 @@ pub struct Loss {
 
 /// So often in a day histories are merged before it is taken for a fork.
 pub const MERGES_MAX: usize = 3;
-/// Entries that may stand in the way of a merge.
-const CONFLICTS_MAX: usize = 100;
+/// So many entries are named of which something was not taken back.
+const CONFLICTS_TOLD_MAX: usize = 20;
 const DAY_MS: Millis = 86_400_000;
 
 /// Why a merge was given up; all of it is undone.
@@ -247,8 +247,11 @@ impl Turn<'_> {
         body: &mut dyn Source,
     ) -> Result<(), Stop> {
         let theirs = self.unpack(record, manifest, checkpoint, body)?;
-        let mut changes = self.difference(record, &theirs, checkpoint, &manifest.lineage)?;
-        context::remove_context(self.tx, theirs.number)?;
+        let read = self.tx.as_read();
+        let parted = match parting(read, record, checkpoint, &manifest.lineage)? {
+            Some(usn) => Some(Parting { usn, merges: provenance::sent_since(read, record.number, usn)? }),
+            None => None,
+        };
 
         let mut own = record.clone();
         let common = record.lineage.ends().iter().rposition(|end| manifest.lineage.ends().contains(end));
@@ -264,26 +267,35 @@ impl Turn<'_> {
         own.position.invocation = self.fresh_invocation(&record.position, &checkpoint.digest);
         own.position.usn = own.position.usn.max(checkpoint.position.usn);
         context::put_context(self.tx, &own)?;
-        let mut batch = [0; 12];
-        batch.copy_from_slice(&own.position.invocation.as_bytes()[..12]);
-        for _ in 0..=CONFLICTS_MAX {
-            self.tx.savepoint()?;
-            let result = commit_all(self.tx, own.number, batch, &changes);
-            self.tx.end_savepoint(result.is_ok())?;
-            match result {
-                Ok(()) => return Ok(()),
-                Err(ChangeError::Refused { dn, reason, .. }) => {
-                    // What was done here since stands in its way, and stays; what belongs beneath it may
-                    // still go beneath what is here.
-                    changes.retain(|change| !change.dn().matches(&dn));
-                    let (context, dn, reason) = (own.dn.to_string(), dn.to_string(), reason.to_string());
-                    self.event(Event::Conflict { context, dn, reason });
-                }
-                Err(ChangeError::Store(error)) => return Err(Stop::Store(error)),
-                Err(error) => return Err(Stop::Other(error.to_string())),
-            }
+        let conflicts =
+            merge::merge(self.tx, &own, &theirs, parted.as_ref()).map_err(|error| match error {
+                ReplayError::Store(error) => Stop::Store(error),
+                error => Stop::Other(error.to_string()),
+            })?;
+        self.tell_conflicts(&own, &theirs, &conflicts)?;
+        Ok(context::remove_context(self.tx, theirs.number)?)
+    }
+
+    /// Names the first of them, and says how many there are.
+    fn tell_conflicts(
+        &mut self,
+        own: &ContextRecord,
+        theirs: &ContextRecord,
+        conflicts: &[Conflict],
+    ) -> Result<(), StoreError> {
+        let context = own.dn.to_string();
+        for conflict in conflicts.iter().take(CONFLICTS_TOLD_MAX) {
+            let dn = match lookup::dn_of(self.tx.as_read(), own, conflict.uuid)? {
+                None => lookup::dn_of(self.tx.as_read(), theirs, conflict.uuid)?,
+                here => here,
+            };
+            let dn = dn.map(|dn| dn.to_string()).unwrap_or_default();
+            self.event(Event::Conflict { context: context.clone(), dn, reason: conflict.to_string() });
         }
-        Err(Stop::Other(format!("more than {CONFLICTS_MAX} entries are in the way of what was lost")))
+        if conflicts.len() > CONFLICTS_TOLD_MAX {
+            self.event(Event::Conflicts { context, entries: conflicts.len() as u64 });
+        }
+        Ok(())
     }
 
     /// The partner's state as a naming context of its own, for the time of the merge.
@@ -307,58 +319,6 @@ impl Turn<'_> {
             Err(error) => Err(Stop::Other(error.to_string())),
         }
     }
-
-    /// What makes our state theirs, except where we changed something since the histories parted.
-    fn difference(
-        &mut self,
-        record: &ContextRecord,
-        theirs: &ContextRecord,
-        checkpoint: &Checkpoint,
-        lineage: &Lineage,
-    ) -> Result<Vec<Change>, Stop> {
-        let read = self.tx.as_read();
-        let parted = parting(read, record, checkpoint, lineage)?;
-        let touched = parted.map(|usn| touched_since(read, record.number, usn)).transpose()?;
-        // If nobody knows what was changed here since, everything that is here stays.
-        let here = |uuid: &Uuid| match &touched {
-            Some(touched) => Ok(touched.contains(uuid)),
-            None => lookup::entry(read, record.number, *uuid).map(|entry| entry.is_some()),
-        };
-
-        let (mut puts, mut deletes, mut there) = (Vec::new(), Vec::new(), BTreeSet::new());
-        lookup::scan_entries(read, theirs.number, &mut |entry| {
-            there.insert(entry.uuid);
-            puts.push(entry);
-            true
-        })?;
-        let mut changes = Vec::new();
-        for entry in puts {
-            if here(&entry.uuid)? || lookup::entry(read, record.number, entry.uuid)?.as_ref() == Some(&entry)
-            {
-                continue;
-            }
-            if let Some(dn) = lookup::dn_of(read, theirs, entry.uuid)? {
-                changes.push(Change::Put { dn, uuid: Some(entry.uuid), attributes: entry.attributes });
-            }
-        }
-        lookup::scan_entries(read, record.number, &mut |entry| {
-            if !there.contains(&entry.uuid) {
-                deletes.push(entry.uuid);
-            }
-            true
-        })?;
-        changes.sort_by_key(|change| change.dn().rdns().len());
-        let mut gone = Vec::new();
-        for uuid in deletes {
-            if here(&uuid)? {
-                continue;
-            }
-            gone.extend(lookup::dn_of(read, record, uuid)?);
-        }
-        gone.sort_by_key(|dn| std::cmp::Reverse(dn.rdns().len()));
-        changes.extend(gone.into_iter().map(|dn| Change::Delete { dn }));
-        Ok(changes)
-    }
 }
 
 /// Notes where an earlier invocation of this history ended.
@@ -378,7 +338,8 @@ fn parting(
     lineage: &Lineage,
 ) -> Result<Option<u64>, StoreError> {
     let (here, there) = ((record.position, record.digest), (checkpoint.position, checkpoint.digest));
-    let mut last = None;
+    // If our log goes back to the beginning, they parted there at the latest: nothing was here then.
+    let mut last = (record.log_floor == 0).then_some(0);
     for ours in record.lineage.ends().iter().chain([&here]) {
         let theirs = lineage.ends().iter().chain([&there]);
         for theirs in theirs.filter(|(end, _)| end.invocation == ours.0.invocation) {
@@ -388,31 +349,6 @@ fn parting(
         }
     }
     Ok(last)
-}
-
-/// Every entry that was touched after `usn`, also what came and went: what a merge brought and we deleted since
-/// is not to come back.
-fn touched_since(read: &dyn Read, number: u32, usn: u64) -> Result<BTreeSet<Uuid>, StoreError> {
-    let mut found = BTreeSet::new();
-    log::touched_back(read, number, &mut |at, touched| {
-        let since = at > usn;
-        if since {
-            found.insert(touched.uuid());
-        }
-        since
-    })?;
-    Ok(found)
-}
-
-fn commit_all(
-    tx: &mut dyn Write,
-    number: u32,
-    batch: [u8; 12],
-    changes: &[Change],
-) -> Result<(), ChangeError> {
-    let mut commit = Commit::begin(tx, number, batch)?;
-    changes.iter().try_for_each(|change| commit.apply(change))?;
-    commit.finish().map(drop)
 }
 
 fn key(number: u32) -> Vec<u8> {
