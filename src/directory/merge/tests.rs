@@ -290,14 +290,14 @@ fn lost(base: &Entry, theirs: &Entry, merged: &Entry) -> bool {
     let attributes = [base, theirs, merged].into_iter().flat_map(|entry| entry.attributes.iter());
     let all: BTreeSet<String> = attributes.map(|a| a.name().to_ascii_lowercase()).collect();
     all.iter().any(|name| {
-        let values = |entry: &Entry| BTreeSet::from_iter(entry.attributes.values(name).to_vec());
+        let values =
+            |entry: &Entry| -> BTreeSet<Vec<u8>> { entry.attributes.values(name).iter().cloned().collect() };
         let naming = theirs.rdn.pairs().into_iter().filter(|(of, _)| of.eq_ignore_ascii_case(name));
         let naming: BTreeSet<Vec<u8>> = match theirs.rdn.matches(&merged.rdn) {
             true => BTreeSet::new(),
             false => naming.map(|(_, value)| value).collect(),
         };
-        let (base, theirs, merged): (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) =
-            (values(base), values(theirs), values(merged));
+        let (base, theirs, merged) = (values(base), values(theirs), values(merged));
         !(&(&theirs - &base) - &naming).is_subset(&merged)
             || (&base - &theirs).intersection(&merged).next().is_some()
     })
