@@ -55,8 +55,10 @@ pub fn problem(
         _ => return None,
     };
     let theirs = history.node(theirs)?.state.clone();
-    let since: Vec<State> =
-        mine.difference(&other).filter_map(|at| history.node(at)).map(|node| node.state.clone()).collect();
+    let nodes = mine.difference(&other).filter_map(|at| history.node(at));
+    // Where a merge took something back, this life had not had it before: its log tells of all that came as of its own.
+    let begun = nodes.clone().flat_map(|node| node.parents.iter().filter_map(|at| history.node(at)));
+    let since: Vec<State> = begun.chain(nodes.clone()).map(|node| node.state.clone()).collect();
     let states = States { history, base, theirs, merged, since };
     let all: BTreeSet<&[u8; 16]> = states.base.keys().chain(states.theirs.keys()).collect();
     all.into_iter().filter(|uuid| states.base.get(*uuid) != states.theirs.get(*uuid)).find_map(|uuid| {
@@ -75,7 +77,7 @@ struct States<'h> {
     base: State,
     theirs: State,
     merged: &'h State,
-    /// What this life held since they parted.
+    /// What this life held since they parted, and what each step of it began with.
     since: Vec<State>,
 }
 
