@@ -175,6 +175,10 @@ fn settle(world: &mut World) {
     let closed = if world.knobs.schedule != Schedule::Always { 12 * DAY } else { 0 };
     let until = world.now + 3 * DAY + 10 * world.knobs.delay.1 + closed;
     world.run(until, |_| false);
+    if world.knobs.one_way {
+        // What is repeated each week to whom nobody hears may take days.
+        world.run(world.now + 12 * DAY, |world| world.observers.leftovers(&world.sites).is_none());
+    }
 }
 
 /// Equal sites send heartbeats and nothing else.
