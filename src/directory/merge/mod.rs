@@ -59,6 +59,8 @@ pub enum Kept {
     Undeleted,
     /// An earlier merge took it back, and it is not there: deleted, or never known to this partner.
     Brought,
+    /// It is not there, and the log does not reach back to where the histories parted.
+    NotThere,
     NameTaken,
     NoParent,
     NotLeaf,
@@ -90,6 +92,7 @@ impl fmt::Display for Kept {
             Kept::Deleted => f.write_str("deleted here"),
             Kept::Undeleted => f.write_str("changed here, deleted there"),
             Kept::Brought => f.write_str("taken back earlier, not there now"),
+            Kept::NotThere => f.write_str("new here, or deleted there"),
             Kept::NameTaken => f.write_str("another entry has its name here"),
             Kept::NoParent => f.write_str("what it belongs beneath is not here"),
             Kept::NotLeaf => f.write_str("deleted there, but there are entries beneath it here"),
@@ -222,7 +225,7 @@ fn planned(
         let own = plan.here.get(&uuid);
         let touch = since.and_then(|since| since.touched.entries.get(&uuid));
         match (own, since) {
-            (None, Some(since)) if since.deleted.contains(&uuid) => kept.note(uuid, Kept::Deleted),
+            (None, Some(since)) if since.deleted.contains(&uuid) => plan.stays_deleted(uuid),
             (None, _) => plan.comes(uuid),
             (Some(own), _) if *own == other => {}
             (Some(_), None) => kept.note(uuid, Kept::Name),
@@ -238,8 +241,10 @@ fn planned(
         if plan.there.contains_key(&uuid) {
             continue;
         }
-        // If nobody knows, it may be new here.
-        let Some(since) = since else { continue };
+        let Some(since) = since else {
+            kept.note(uuid, Kept::NotThere);
+            continue;
+        };
         match since.touched.entries.get(&uuid) {
             None => plan.leaves(uuid),
             Some(EntryTouch::Added) if since.brought.contains(&uuid) => kept.note(uuid, Kept::Brought),

@@ -4,7 +4,8 @@
 //!   It begins with everything that is to change and takes back what does not fit, until all fits: each entry beneath one
 //!   that is there, no name twice, no circle, none too deep. Taking back leads towards the state that was here,
 //!   which is sound, and happens to each entry once: so it ends, and it does not matter how much does not fit.
-//!   Names may be exchanged. What belongs beneath an entry that stays away, for another has its name, goes beneath that one.
+//!   Names may be exchanged. What belongs beneath an entry that stays away, for it was deleted here or another has its name,
+//!   goes beneath the one that has the name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -64,6 +65,8 @@ pub(super) struct Plan {
     /// RDNs above the topmost entry.
     above: usize,
     wishes: BTreeMap<Uuid, Wish>,
+    /// Who comes for the sake of what is beneath it, and gives way: it was deleted here.
+    deleted: BTreeSet<Uuid>,
     /// Who has a name: parent and normalized RDN.
     taken: HashMap<(Uuid, Vec<u8>), Uuid>,
     /// The parent beneath which an entry has the name that it has there.
@@ -85,6 +88,7 @@ impl Plan {
             there,
             above,
             wishes: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             taken: HashMap::new(),
             beneath: HashMap::new(),
             instead: HashMap::new(),
@@ -95,6 +99,11 @@ impl Plan {
 
     pub(super) fn comes(&mut self, uuid: Uuid) {
         self.wishes.insert(uuid, Wish::Comes);
+    }
+
+    pub(super) fn stays_deleted(&mut self, uuid: Uuid) {
+        self.comes(uuid);
+        self.deleted.insert(uuid);
     }
 
     pub(super) fn moves(&mut self, uuid: Uuid) {
@@ -170,11 +179,14 @@ impl Plan {
     /// To the name that it has there, if it may.
     fn put(&mut self, uuid: Uuid, keep: &mut dyn FnMut(Uuid, Kept)) {
         let Some(Placed { parent, is_theirs: true }) = self.place(uuid) else { return };
+        let is_deleted = self.deleted.contains(&uuid);
         if !parent.is_nil() && self.place(parent).is_none() {
-            return self.give_up(uuid, Kept::NoParent, None, keep);
+            let why = if is_deleted { Kept::Deleted } else { Kept::NoParent };
+            return self.give_up(uuid, why, None, keep);
         }
         let name = (parent, self.there[&uuid].normalized.clone());
         match self.taken.get(&name) {
+            by if is_deleted => self.give_up(uuid, Kept::Deleted, by.copied(), keep),
             Some(by) if *by == uuid => {}
             Some(by) => self.give_up(uuid, Kept::NameTaken, Some(*by), keep),
             None => {
