@@ -1,8 +1,8 @@
 //! Messages as a trace shows them.
 
-use bridgehead::replication::parts::Part;
+use bridgehead::replication::parts::{Part, TransferId};
 use bridgehead::replication::transfer::{Base, Manifest};
-use bridgehead::replication::wire::Message;
+use bridgehead::replication::wire::{Message, Request};
 
 /// A message in the trace.
 pub fn said(mail: u64, message: &Message) -> String {
@@ -12,8 +12,7 @@ pub fn said(mail: u64, message: &Message) -> String {
         sites => format!(" introduces {sites}"),
     };
     let parts: String = message.parts.iter().map(|item| part(&item.part)).collect();
-    let asks = message.requests.iter().map(|r| format!(" asks {:?}{:?}", r.base.map(|b| b.usn), r.missing));
-    let asks: String = asks.collect();
+    let asks: String = message.requests.iter().map(ask).collect();
     let told = match (message.vector.len(), message.vector_digest) {
         (told, Some(_)) => format!(" +{told}"),
         (told, None) => format!(" ={told}"),
@@ -37,5 +36,17 @@ fn part(part: &Part) -> String {
     };
     let target =
         checkpoint.map_or(String::new(), |said| format!("{} {} {}", said.context, said.position, said.time));
-    format!(" part {}/{} {base}->{target}", part.index, part.count)
+    format!(" part {}/{} of {} {base}->{target}", part.index, part.count, short(part.transfer))
+}
+
+fn ask(request: &Request) -> String {
+    match request.transfer {
+        Some(transfer) => format!(" asks {:?} of {}", request.missing, short(transfer)),
+        None => format!(" asks {:?}", request.base.map(|base| base.usn)),
+    }
+}
+
+/// Enough to tell the transfers of one world apart.
+fn short(transfer: TransferId) -> String {
+    transfer.to_string()[..6].to_owned()
 }

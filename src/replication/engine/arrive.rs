@@ -68,7 +68,10 @@ impl Turn<'_> {
                     if !assembly.is_complete() {
                         let link = peer.link(&item.context);
                         link.ask_at = Some(self.now + millis(self.config.timing.gap));
-                        link.asks = 0;
+                        // What was refused and comes again is no progress: questions go on to be in vain.
+                        if link.refused != Some(item.part.transfer) {
+                            link.asks = 0;
+                        }
                     }
                     received.contexts.insert(item.context);
                 }

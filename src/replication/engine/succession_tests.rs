@@ -378,30 +378,37 @@ fn kyotos(seed: u8, description: &[u8]) -> Vec<PartItem> {
     parts.into_iter().map(|part| PartItem { context: name.into(), part }).collect()
 }
 
-/// Whoever has some parts asks for the others, and those would be refused for ever.
-#[test]
-fn of_what_no_key_counts_for_no_part_is_asked_for() {
+/// Paris, that takes Kyoto's naming context from its hub and goes by Kyoto's key 9.
+fn follows_kyoto() -> (Paris, EngineConfig) {
     let mut paris = Paris::new();
     let mut hub = hub(1, &[]);
     hub.partners[0].inbound = Passage::All;
     let contexts = vec!["ou=kyoto,o=Example".into()];
-    let former = Vec::new();
-    hub.known.push(KnownSite {
-        site: "kyoto".into(),
-        key: key(9).verifying_key(),
-        contexts,
-        former,
-        card: None,
-    });
+    let (key, former) = (key(9).verifying_key(), Vec::new());
+    hub.known.push(KnownSite { site: "kyoto".into(), key, contexts, former, card: None });
     paris.starts(hub.clone());
     paris.wait(DAY);
-    let noise = (0..2_000_u32).flat_map(|n| Sha256::digest(n.to_be_bytes())).collect::<Vec<u8>>();
-    let parts = kyotos(8, &noise);
-    let transfer = parts[0].part.transfer;
+    (paris, hub)
+}
+
+/// The hub's message that says that it holds all of Kyoto's.
+fn holds_kyotos() -> Message {
     let position = Some(Position { invocation: Uuid::from_u128(2), usn: 1 });
-    let (digest, standing) = (Some(Digest([1; 32])), Standing::Follows);
-    let holds = VectorItem { context: "ou=kyoto,o=Example".into(), position, digest, standing };
-    let mut message = Message::new(vec![holds]);
+    let (context, digest) = ("ou=kyoto,o=Example".into(), Some(Digest([1; 32])));
+    Message::new(vec![VectorItem { context, position, digest, standing: Standing::Follows }])
+}
+
+fn noise(seed: u32) -> Vec<u8> {
+    (seed..seed + 2_000).flat_map(|n| Sha256::digest(n.to_be_bytes())).collect()
+}
+
+/// Whoever has some parts asks for the others, and those would be refused for ever.
+#[test]
+fn of_what_no_key_counts_for_no_part_is_asked_for() {
+    let (mut paris, mut hub) = follows_kyoto();
+    let parts = kyotos(8, &noise(0));
+    let transfer = parts[0].part.transfer;
+    let mut message = holds_kyotos();
     message.parts = parts.clone();
     paris.receives(2, &message);
     // One of them once more.
@@ -421,6 +428,24 @@ fn of_what_no_key_counts_for_no_part_is_asked_for() {
     assert!(
         asked.iter().all(|request| request.missing == [(2, parts.len() as u32 - 1)]) && !asked.is_empty()
     );
+}
+
+/// A part is here of what the hub has given up, and something else that is refused comes again and again.
+#[test]
+fn what_is_refused_again_and_again_lets_questions_be_in_vain() {
+    let (mut paris, _) = follows_kyoto();
+    let (given_up, refused) = (kyotos(8, &noise(0)), kyotos(8, &noise(5_000)));
+    let mut message = holds_kyotos();
+    message.parts = vec![given_up[1].clone()];
+    paris.receives(2, &message);
+    let mut asked = Vec::new();
+    for (n, part) in (3..20).zip(refused.into_iter().cycle()) {
+        message.parts = vec![part];
+        paris.receives(n, &message);
+        asked.extend(paris.wait(60_000).into_iter().flat_map(|(sent, _)| sent.requests));
+    }
+    assert!(asked.iter().any(|request| request.transfer == Some(given_up[0].part.transfer)), "{asked:?}");
+    assert!(asked.iter().any(|request| request.transfer.is_none()), "{asked:?}");
 }
 
 /// Tokyo heard what came after it and still asks for everything: nothing of it was of use there, however lately it was
