@@ -99,6 +99,13 @@ fn finish(world: &mut World) {
     world.calm();
     let bound = world.now + patience(world);
     let mut equal = world.run(bound, World::equal);
+    // Whom nobody hears cannot ask for what found no room: each repetition brings one more.
+    for _ in 0..world.knobs.sites {
+        if equal || !world.knobs.one_way || world.observers.count("Crowded") == 0 {
+            break;
+        }
+        equal = world.run(world.now + 8 * DAY, World::equal);
+    }
     // Histories that parted behind hubs wait for the operators, one hop after the other.
     let lives = world.knobs.restores + 2 * world.knobs.clones;
     for _ in 0..world.knobs.sites {
