@@ -261,7 +261,7 @@ impl Observers {
         history.remember(&site.store, record, &state);
         if let (Some(before), [theirs]) = (before, &recovered[..]) {
             let told = Told::of(events, &of.to_string());
-            if let Some(problem) = unsaid::problem(history, &before, theirs, &state, &told, of) {
+            if let Some(problem) = unsaid::problem(history, &before, theirs, &state, &told, record) {
                 return Some(format!("{name} takes back {of} at {theirs}: {problem}"));
             }
         }

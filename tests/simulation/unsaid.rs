@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use bridgehead::directory::{Dn, Position};
+use bridgehead::directory::{ContextRecord, Dn, Position};
 use bridgehead::replication::engine::Event;
 
 use super::history::{History, Said, State};
@@ -41,7 +41,7 @@ pub fn problem(
     theirs: &Position,
     merged: &State,
     told: &Told,
-    context: &Dn,
+    record: &ContextRecord,
 ) -> Option<String> {
     let (mine, other) = (history.above(before), history.above(theirs));
     let common: BTreeSet<Position> = mine.intersection(&other).copied().collect();
@@ -59,15 +59,18 @@ pub fn problem(
     // Where a merge took something back, this life had not had it before: its log tells of all that came as of its own.
     let begun = nodes.clone().flat_map(|node| node.parents.iter().filter_map(|at| history.node(at)));
     let since: Vec<State> = begun.chain(nodes.clone()).map(|node| node.state.clone()).collect();
+    // Where a full load took the place of the log, nobody knows what was touched.
+    let reaches_back = parted.iter().all(|at| record.log_floor <= at.usn);
     let states = States { history, base, theirs, merged, since };
     let all: BTreeSet<&[u8; 16]> = states.base.keys().chain(states.theirs.keys()).collect();
     all.into_iter().filter(|uuid| states.base.get(*uuid) != states.theirs.get(*uuid)).find_map(|uuid| {
         let at = if merged.contains_key(uuid) { merged } else { &states.theirs };
-        let dn = states.dn(at, uuid, context);
+        let dn = states.dn(at, uuid, &record.dn);
         let lost = states.lost(uuid).filter(|_| !told.names(&dn));
         let lost = lost.map(|what| format!("{what} of {dn} got lost and nobody says so"));
         lost.or_else(|| {
-            states.left(uuid).map(|what| format!("{what} of {dn}, which nobody touched, got lost"))
+            let left = states.left(uuid).filter(|_| reaches_back);
+            left.map(|what| format!("{what} of {dn}, which nobody touched, got lost"))
         })
     })
 }
