@@ -51,6 +51,28 @@ fn the_first_change_of_a_naming_context_crosses_hubs_at_once() {
     assert_eq!(changes.copied().collect::<Vec<_>>(), [(0, 1, true), (1, 2, true), (2, 3, true)]);
 }
 
+/// Every way leads in a circle: what comes a second time goes no further.
+#[test]
+fn a_change_crosses_each_link_of_a_circle_once_and_comes_to_rest() {
+    for sites in [3, 5] {
+        let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.circles) = (sites, true));
+        world.run(world.now + DAY, |_| false);
+        for n in 0..2 {
+            world.mails.clear();
+            world.work(n, 0);
+            assert!(world.run(world.now + HOUR, World::equal));
+            world.run(world.now + HOUR, |_| false);
+            let mut changes: Vec<_> = world.mails.iter().filter(|(_, _, more)| *more).collect();
+            let carried = changes.len();
+            println!("{sites} sites: {carried} mails with the change of {}", world.mails.len());
+            changes.sort();
+            changes.dedup();
+            assert_eq!(changes.len(), carried, "over no link twice");
+            assert!(world.mails.len() <= 2 * sites * (sites - 1), "{} mails", world.mails.len());
+        }
+    }
+}
+
 /// A hub that fell behind its master's log; the site behind it stands where the hub stood.
 #[test]
 fn a_full_load_that_a_hub_takes_goes_on_as_one_and_what_follows_as_increments() {

@@ -11,6 +11,8 @@ use super::world::{DAY, HOUR};
 pub struct Knobs {
     pub sites: usize,
     pub topology: Topology,
+    /// In a mesh, too, every site passes on what the others master: there are circles.
+    pub circles: bool,
     /// In percent of mails or of inputs.
     pub loss: u64,
     pub twice: u64,
@@ -82,6 +84,7 @@ impl Knobs {
         Knobs {
             sites: 2,
             topology: Topology::Mesh,
+            circles: false,
             loss: 0,
             twice: 0,
             replay: 0,
@@ -165,6 +168,7 @@ impl Knobs {
             _ => {}
         }
         knobs.vector_whole_max = [0, 0, 0, 3][seed as usize % 4];
+        knobs.circles = topology == Topology::Mesh && seed % 7 == 4;
         if large {
             // Many contexts, little in each.
             knobs.bulk = 0;

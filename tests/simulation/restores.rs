@@ -6,6 +6,7 @@ use bridgehead::directory::{
 };
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
+use bridgehead::replication::status::status;
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
 
 use super::cases::{names, peer, two_equal_sites};
@@ -426,4 +427,74 @@ fn an_import_that_was_repeated_after_a_restore_stops_nothing() {
     }
     world.change(0, &[modify("cn=Imported 3", Operation::Replace, "title", "later")]);
     assert!(world.run(world.now + HOUR, World::equal));
+}
+
+/// Both lives did the same, in one commit here and in two there: nothing changes, and where that leads is a point of our history.
+#[test]
+fn a_merge_that_changes_nothing_is_on_record() {
+    let mut world = two_equal_sites(|_| ());
+    world.change(0, &[add("cn=Ada", &[("objectClass", "person"), ("cn", "Ada"), ("sn", "X")])]);
+    assert!(world.run(world.now + HOUR, World::equal));
+    let backup = world.sites[0].store.clone();
+    let title = |title| [modify("cn=Ada", Operation::Replace, "title", title)];
+    for said in ["Clerk", "Judge", "Chancellor"] {
+        world.change(0, &title(said));
+    }
+    assert!(world.run(world.now + HOUR, World::equal));
+    restore(&mut world, 0, &backup);
+    world.change(0, &title("Chancellor"));
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    world.run(world.now + DAY, |_| false);
+    assert_eq!((world.observers.count("Recovered"), world.observers.count("Lost")), (1, 1));
+    world.sites[0].restart();
+    world.input(0, Input::Start, Crash::No);
+    world.change(0, &title("Emperor"));
+    assert!(world.run(world.now + HOUR, World::equal));
+    assert_eq!(world.observers.count("Lost"), 1, "the partner stands on our history");
+}
+
+/// Who held what we lost is no partner any more before it could be asked.
+#[test]
+fn what_nobody_holds_any_more_is_not_waited_for() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    world.work(0, 5);
+    assert!(world.run(world.now + HOUR, World::equal));
+    restore(&mut world, 0, &backup);
+    let recovers = |world: &World| {
+        let now = jiff::Timestamp::from_millisecond(world.now).unwrap();
+        let said = status(&world.sites[0].store, &world.sites[0].config, now).unwrap();
+        said.contexts.iter().any(|context| context.standing == "recovering")
+    };
+    assert!(world.run(world.now + 13 * HOUR, recovers), "the partner shows what we lost");
+    world.input(0, Input::Detach { site: "s1".into(), dry_run: false }, Crash::No);
+    world.input(0, Input::Tick, Crash::No);
+    assert!(!recovers(&world));
+}
+
+/// The store was put back for the sake of what a script deleted, and people went on working before a partner answered.
+#[test]
+fn a_mass_deletion_that_was_undone_by_a_restore_does_not_come_back() {
+    let mut world = two_equal_sites(|knobs| knobs.delete_percent_max = 20);
+    let person = |n: u32| {
+        let name = format!("Person {n}");
+        add(&format!("cn={name}"), &[("objectClass", "person"), ("cn", &name), ("sn", "X")])
+    };
+    world.change(0, &(0..100).map(person).collect::<Vec<_>>());
+    assert!(world.run(world.now + HOUR, World::equal));
+    let backup = world.sites[0].store.clone();
+    let delete = |n: u32| Change::Delete { dn: Dn::parse(&format!("cn=Person {n},ou=s0,o=Example")).unwrap() };
+    world.change(0, &(0..60).map(delete).collect::<Vec<_>>());
+    assert!(world.run(world.now + HOUR, |world| world.observers.count("Held") == 1));
+    let id = holds(&world.sites[1].store).unwrap()[0].id;
+    world.input(1, Input::Hold { hold: id, approve: true }, Crash::No);
+    assert!(world.run(world.now + HOUR, World::equal));
+    restore(&mut world, 0, &backup);
+    world.change(0, &[person(777)]);
+    assert!(world.run(world.now + 13 * HOUR, World::equal));
+    assert_eq!((world.observers.count("Recovered"), world.observers.count("Conflicts")), (1, 1));
+    for n in 0..2 {
+        let names = names(&world, n);
+        assert!((0..100).chain([777]).all(|n| names.contains(&format!("cn=Person {n}"))));
+    }
 }

@@ -74,7 +74,7 @@ pub fn sites(knobs: &Knobs, dice: &mut Dice) -> Vec<Site> {
 
 fn partners(knobs: &Knobs, n: usize, names: &[String]) -> Vec<Partner> {
     let neighbours = knobs.topology.neighbours(n, knobs.sites);
-    let hub = neighbours.len() > 1 && knobs.topology != Topology::Mesh;
+    let hub = neighbours.len() > 1 && (knobs.circles || knobs.topology != Topology::Mesh);
     let mute = knobs.one_way.then_some(knobs.sites - 1);
     let partner = |m: usize| {
         let mut partner = Partner::new(&names[m]);

@@ -55,13 +55,21 @@ pub(super) fn merged(ours: &Entry, theirs: Entry, touch: &Touch<'_>, has_their_n
         kept.push(Kept::Attributes(differ.into_iter().collect()));
     }
     let entry = Entry { uuid: ours.uuid, parent, rdn: rdn.clone(), attributes };
-    if !entry.attributes.is_empty() && entry.encode().len() <= ENTRY_BYTES_MAX {
-        return Merged { entry, kept };
+    let why = match entry.attributes.is_empty() {
+        false if entry.encode().len() <= ENTRY_BYTES_MAX => return Merged { entry, kept },
+        false => Kept::TooLarge,
+        true => Kept::Empty,
+    };
+    kept.push(why);
+    let mut entry = Entry { attributes: ours.attributes.clone(), ..entry };
+    if has_their_name {
+        name_values(&mut entry.attributes, &theirs);
+        if entry.encode().len() > ENTRY_BYTES_MAX {
+            // Without the values of its name it was no larger than an entry may be, and so is what is there.
+            entry.attributes = theirs.attributes;
+        }
     }
-    // Each by itself is no larger than an entry may be.
-    kept.push(Kept::TooLarge);
-    let attributes = if has_their_name { theirs.attributes } else { ours.attributes.clone() };
-    Merged { entry: Entry { attributes, ..entry }, kept }
+    Merged { entry, kept }
 }
 
 fn class_differs(touches: &Touches, ours: &Entry, theirs: &Entry) -> bool {

@@ -4,11 +4,12 @@
 //!   What was not touched here since the parting becomes what it is there: entry by entry, attribute by attribute, and
 //!   value by value where the log knows values. What was touched here stays as it is here; where that
 //!   differs from what is there, a [`Conflict`] says so. Whatever both hold, the result is sound: conflicts do not end a merge,
-//!   and their number costs nothing.
+//!   and their number costs nothing. No more entries go away than the caller allows: of more none does.
 //!   An entry whose object class was changed here, and differs there, stays whole: half of each might fit neither class.
 //! LIMITS
 //!   The names of both states are held in memory. The log does not know what was there before, so an attribute that was
-//!   changed here alone differs just as one that both changed; of a name it knows.
+//!   changed here alone differs just as one that both changed; of a name it knows. Where it does not reach back to the
+//!   parting, what is there and not here comes, though it may have been deleted here; a conflict says so.
 //! FAILURE
 //!   As of a replay: the caller takes the transaction back.
 
@@ -48,7 +49,7 @@ pub struct Conflict {
     pub kept: Vec<Kept>,
 }
 
-/// What stays as it is here, and why.
+/// What stays as it is here, or may not be what was meant, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
     Attributes(Vec<String>),
@@ -61,12 +62,18 @@ pub enum Kept {
     Brought,
     /// It is not there, and the log does not reach back to where the histories parted.
     NotThere,
+    /// It came, and the log does not reach back to where the histories parted.
+    NotHere,
+    /// It is not there any more, nor are more others than may go away at once.
+    TooMany,
     NameTaken,
     NoParent,
     NotLeaf,
     /// It would hang beneath itself, or too deep.
     Astray,
     TooLarge,
+    /// Here one of its attributes went away, there the others.
+    Empty,
 }
 
 impl fmt::Display for Conflict {
@@ -93,10 +100,13 @@ impl fmt::Display for Kept {
             Kept::Undeleted => f.write_str("changed here, deleted there"),
             Kept::Brought => f.write_str("taken back earlier, not there now"),
             Kept::NotThere => f.write_str("new here, or deleted there"),
+            Kept::NotHere => f.write_str("new there, or deleted here: it came"),
+            Kept::TooMany => f.write_str("deleted there, with more others than may go at once"),
             Kept::NameTaken => f.write_str("another entry has its name here"),
             Kept::NoParent => f.write_str("what it belongs beneath is not here"),
             Kept::NotLeaf => f.write_str("deleted there, but there are entries beneath it here"),
             Kept::Astray => f.write_str("it would hang beneath itself, or too deep"),
+            Kept::Empty => f.write_str("nothing would be left in it"),
             Kept::TooLarge => write!(f, "more than {ENTRY_BYTES_MAX} octets with what was added here"),
         }
     }
@@ -106,6 +116,7 @@ impl fmt::Display for Kept {
 const NAMES_TOLD_MAX: usize = 10;
 
 /// Takes into `ours` what `theirs` holds. `parted`: None if that is not known, and then everything that is here stays.
+/// If more than `deletions_max` entries would go away, all of them stay.
 ///
 /// # Errors
 /// The store's; others would be our own fault.
@@ -114,13 +125,14 @@ pub fn merge(
     ours: &ContextRecord,
     theirs: &ContextRecord,
     parted: Option<&Parting>,
+    deletions_max: u64,
 ) -> Result<Vec<Conflict>, ReplayError> {
     let read = tx.as_read();
     let since = parted.map(|parted| Since::read(read, ours.number, parted)).transpose()?.flatten();
     let (here, _) = places(read, ours.number)?;
     let (there, order) = places(read, theirs.number)?;
     let mut kept = Conflicts::default();
-    let plan = planned(ours, here, there, since.as_ref(), &mut kept);
+    let plan = planned(ours, here, there, since.as_ref(), deletions_max, &mut kept);
 
     let mut replay = Replay::begin(tx, ours);
     for uuid in order {
@@ -218,6 +230,7 @@ fn planned(
     here: BTreeMap<Uuid, Place>,
     there: BTreeMap<Uuid, Place>,
     since: Option<&Since>,
+    deletions_max: u64,
     kept: &mut Conflicts,
 ) -> Plan {
     let mut plan = Plan::new(here, there, ours.dn.rdns().len() - 1);
@@ -226,7 +239,12 @@ fn planned(
         let touch = since.and_then(|since| since.touched.entries.get(&uuid));
         match (own, since) {
             (None, Some(since)) if since.deleted.contains(&uuid) => plan.stays_deleted(uuid),
-            (None, _) => plan.comes(uuid),
+            (None, _) => {
+                plan.comes(uuid);
+                if since.is_none() {
+                    kept.note(uuid, Kept::NotHere);
+                }
+            }
             (Some(own), _) if *own == other => {}
             (Some(_), None) => kept.note(uuid, Kept::Name),
             (Some(_), Some(since)) => match touch {
@@ -237,6 +255,7 @@ fn planned(
             },
         }
     }
+    let mut leaving = Vec::new();
     for uuid in plan.here.keys().copied().collect::<Vec<_>>() {
         if plan.there.contains_key(&uuid) {
             continue;
@@ -246,10 +265,19 @@ fn planned(
             continue;
         };
         match since.touched.entries.get(&uuid) {
-            None => plan.leaves(uuid),
+            None => leaving.push(uuid),
             Some(EntryTouch::Added) if since.brought.contains(&uuid) => kept.note(uuid, Kept::Brought),
             Some(EntryTouch::Added) => {}
             Some(_) => kept.note(uuid, Kept::Undeleted),
+        }
+    }
+    // Whoever put this store back to an earlier day may have done so for the sake of these.
+    let too_many = leaving.len() as u64 > deletions_max;
+    for uuid in leaving {
+        if too_many {
+            kept.note(uuid, Kept::TooMany);
+        } else {
+            plan.leaves(uuid);
         }
     }
     plan.settle(&mut |uuid, why| kept.note(uuid, why));

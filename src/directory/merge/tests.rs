@@ -67,17 +67,17 @@ impl Branches {
         let mut tx = self.store.begin();
         commit(&mut tx, OURS, 2, ours);
         commit(&mut tx, THEIRS, 3, theirs);
-        let conflicts = merge_all(&mut tx, parted);
+        let conflicts = merge_all(&mut tx, parted, u64::MAX);
         let found = entries(&tx, OURS);
         tx.commit();
         (found, conflicts)
     }
 }
 
-fn merge_all(tx: &mut MemoryTransaction<'_>, parted: Option<u64>) -> Vec<Conflict> {
+fn merge_all(tx: &mut MemoryTransaction<'_>, parted: Option<u64>, most: u64) -> Vec<Conflict> {
     let (ours, theirs) = (record(tx, OURS), record(tx, THEIRS));
     let parted = parted.map(|usn| Parting { usn, ..Parting::default() });
-    let conflicts = merge(tx, &ours, &theirs, parted.as_ref()).expect("nothing stops a merge");
+    let conflicts = merge(tx, &ours, &theirs, parted.as_ref(), most).expect("nothing stops a merge");
     check_sound(tx, &record(tx, OURS));
     conflicts
 }
@@ -201,6 +201,31 @@ fn what_came_beneath_an_entry_that_was_made_anew_here_goes_beneath_the_new_one()
     assert_eq!(found.len(), 3);
 }
 
+/// The store may have been put back for the sake of what was deleted there.
+#[test]
+fn what_was_deleted_there_stays_if_it_is_too_much_at_once() {
+    let people: Vec<Change> = (1..=5).map(person).collect();
+    let theirs = [delete("cn=p1,o=Org"), delete("cn=p2,o=Org"), delete("cn=p3,o=Org"), person(6)];
+    for (most, left, told) in [(2, 8, 3), (3, 5, 0)] {
+        let mut both = Branches::of(&people);
+        let mut tx = both.store.begin();
+        commit(&mut tx, OURS, 2, &[person(7)]);
+        commit(&mut tx, THEIRS, 3, &theirs);
+        let conflicts = merge_all(&mut tx, Some(both.parted), most);
+        assert_eq!(entries(&tx, OURS).len(), left, "at most {most}");
+        assert_eq!(reasons(&conflicts), vec!["deleted there, with more others than may go at once"; told]);
+    }
+}
+
+/// The log does not reach back: it may have been deleted here.
+#[test]
+fn what_comes_and_may_have_been_deleted_here_is_told() {
+    let mut both = Branches::of(&[person(1), person(2)]);
+    let (found, conflicts) = both.merged_from(None, &[delete("cn=p2,o=Org")], &[]);
+    named(&found, "cn=p2");
+    assert_eq!(reasons(&conflicts), ["new there, or deleted here: it came"]);
+}
+
 /// A full load took the place of the log.
 #[test]
 fn what_may_have_been_deleted_there_is_told() {
@@ -220,7 +245,7 @@ fn what_an_earlier_merge_brought_and_is_not_there_now_is_told() {
     let merges = BTreeSet::from([record(&tx, OURS).position.usn]);
     commit(&mut tx, THEIRS, 4, &[delete("cn=p3,o=Org")]);
     let (ours, theirs) = (record(&tx, OURS), record(&tx, THEIRS));
-    let conflicts = merge(&mut tx, &ours, &theirs, Some(&Parting { usn: parted, merges })).unwrap();
+    let conflicts = merge(&mut tx, &ours, &theirs, Some(&Parting { usn: parted, merges }), u64::MAX).unwrap();
     assert_eq!(reasons(&conflicts), ["taken back earlier, not there now"]);
     let found = entries(&tx, OURS);
     assert_eq!(conflicts[0].uuid, named(&found, "cn=p3").uuid);
@@ -297,7 +322,7 @@ fn however_many_names_are_taken_the_rest_comes() {
         whole.finish().unwrap();
     }
     let ours = entries(&tx, OURS);
-    let conflicts = merge_all(&mut tx, Some(parted));
+    let conflicts = merge_all(&mut tx, Some(parted), u64::MAX);
     assert_eq!(conflicts.len(), 3_000);
     let found = entries(&tx, OURS);
     assert_eq!(found.len(), ours.len() + 2);
@@ -333,7 +358,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_without_a_word(
-        base in proptest::collection::vec(any_change(), 4..20), ours in changes(), theirs in changes(), known in any::<bool>(),
+        base in proptest::collection::vec(any_change(), 4..20), ours in changes(), theirs in changes(), known in any::<bool>(), few in any::<bool>(),
     ) {
         let mut both = Branches::of(&base);
         let before = entries(&both.store, OURS);
@@ -341,7 +366,7 @@ proptest! {
         commit(&mut tx, OURS, 2, &ours);
         commit(&mut tx, THEIRS, 3, &theirs);
         let (ours, theirs) = (entries(&tx, OURS), entries(&tx, THEIRS));
-        let conflicts = merge_all(&mut tx, known.then_some(both.parted));
+        let conflicts = merge_all(&mut tx, known.then_some(both.parted), if few { 1 } else { u64::MAX });
         let merged = entries(&tx, OURS);
         tx.commit();
         let told: BTreeSet<Uuid> = conflicts.iter().map(|conflict| conflict.uuid).collect();
@@ -359,6 +384,8 @@ proptest! {
                 }
             }
         }
+        let gone = ours.keys().filter(|uuid| !merged.contains_key(uuid)).count();
+        prop_assert!(!few || gone <= 1, "{gone} entries went away");
         for uuid in before.keys().filter(|uuid| !theirs.contains_key(uuid) && merged.contains_key(uuid)) {
             prop_assert!(told.contains(uuid), "it was deleted there");
         }

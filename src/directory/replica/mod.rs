@@ -265,10 +265,13 @@ impl<'t> Replay<'t> {
     /// Ends the steps of the master itself, to whom nobody else says where they lead: at its next USN, if anything changed.
     pub fn commit(mut self) -> Result<(), ReplayError> {
         let found = self.reached()?;
-        if (found.entries, found.digest) == (self.context.entries, self.context.digest) {
+        let mut position = self.context.position;
+        if (found.entries, found.digest) != (self.context.entries, self.context.digest) {
+            position.usn += 1;
+        } else if position.usn == 0 || log::held(self.tx.as_read(), self.context.number, position.usn)?.is_some() {
             return Ok(());
         }
-        let position = Position { usn: self.context.position.usn + 1, ..self.context.position };
+        // Where it stands is in the log in any case: partners will stand there.
         self.log_at(position, found)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! PROMISES
 //!   A transfer that deletes more than the set share of a naming context is not visible before it was
-//!   approved, whatever its manifest claims: what counts is what applying it really deletes. While one
+//!   approved, whatever its manifest claims: what counts is what applying it really deletes. Nor does a master that
+//!   merges what it lost delete more: it keeps those entries and says so. While a transfer
 //!   waits, what follows it waits too, and the sender is told and stops repeating itself.
 //!   A fork is put on record when it is found and goes when it is resolved; approving it gives up what this site holds
 //!   of the naming context for what the other site sends, or, of this site's own, takes back from the
@@ -112,6 +113,12 @@ pub fn holds(read: &dyn Read) -> Result<Vec<Hold>, StoreError> {
     found.into_iter().collect()
 }
 
+/// What the partner may delete at once, without a word, of so many entries.
+pub(super) fn deletions_max(partner: &Partner, entries: u64) -> u64 {
+    let share = u128::from(entries) * u128::from(partner.delete_percent_max) / 100;
+    DELETIONS_MIN.max(u64::try_from(share).unwrap_or(u64::MAX))
+}
+
 impl Turn<'_> {
     pub(super) fn hold_of(&self, context: &str) -> Result<Option<Hold>, StoreError> {
         Ok(holds(self.tx.as_read())?.into_iter().find(|hold| same_context(&hold.context, context)))
@@ -125,9 +132,7 @@ impl Turn<'_> {
         deletions: u64,
         entries: u64,
     ) -> Result<bool, StoreError> {
-        let share = u128::from(deletions) * 100;
-        let allowed = u128::from(entries) * u128::from(partner.delete_percent_max);
-        if deletions <= DELETIONS_MIN || share <= allowed {
+        if deletions <= deletions_max(partner, entries) {
             return Ok(false);
         }
         let approved = |hold: Hold| hold.verdict == HoldVerdict::Approved && hold.deletions >= deletions;

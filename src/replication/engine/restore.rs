@@ -5,7 +5,8 @@
 //!   on a clone, never claims a position that was taken before. A partner that stands where our history does
 //!   not pass shows that we lost something: nothing is sent over it; it is asked for, proved by
 //!   our own signature, and taken back. What was changed here since stays as it is here, attribute by attribute; where
-//!   that differs from what the partner has, an event says so. However much differs, the naming context goes on.
+//!   that differs from what the partner has, an event says so. What was deleted there stays, and is told, if that is more
+//!   than the link's share. However much differs, the naming context goes on.
 //!   A second life that goes on elsewhere shows as losses again and again; after [`MERGES_MAX`] in a day
 //!   the naming context is held as forked until the next day, and reported.
 //!
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use super::Event;
 use super::config::{Partner, same_context};
+use super::hold::deletions_max;
 use super::turn::Turn;
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::dn::Dn;
@@ -116,15 +118,38 @@ impl Turn<'_> {
 
     /// Which naming contexts of ours are being taken back, and which go on in two lives.
     pub(super) fn find_losses(&mut self) -> Result<(), StoreError> {
+        let mut lost = Vec::new();
         for record in self.contexts.iter().filter(|record| record.master == self.config.site) {
             let loss = loss(self.tx.as_read(), record.number)?;
-            match (loss.seen.is_some(), self.is_forked(&loss)) {
-                (true, true) => self.forked.push(record.dn.to_string()),
-                (true, false) => self.recovering.push(record.dn.to_string()),
-                (false, _) => {}
+            if loss.seen.is_some() {
+                lost.push((record.clone(), loss));
+            }
+        }
+        for (record, mut loss) in lost {
+            if !self.is_missed(&record)? {
+                // Who showed it was put back, too, or is no partner any more: nobody is left to take it back from.
+                loss.seen = None;
+                self.put_loss(record.number, &loss)?;
+            } else if self.is_forked(&loss) {
+                self.forked.push(record.dn.to_string());
+            } else {
+                self.recovering.push(record.dn.to_string());
             }
         }
         Ok(())
+    }
+
+    /// Whether a partner stands where the history of this naming context of ours does not pass.
+    fn is_missed(&mut self, record: &ContextRecord) -> Result<bool, StoreError> {
+        let name = record.dn.to_string();
+        let mut missed = false;
+        self.each_other_partner(None, |_, _, peer| {
+            missed |= peer.links.iter().filter(|link| same_context(&link.context, &name)).any(|link| {
+                link.theirs.is_some_and(|(at, _)| at != record.position && !record.is_on_history(&at))
+            });
+            false
+        })?;
+        Ok(missed)
     }
 
     fn put_loss(&mut self, number: u32, loss: &Loss) -> Result<(), StoreError> {
@@ -216,7 +241,7 @@ impl Turn<'_> {
         body: &mut dyn Source,
     ) -> Result<bool, StoreError> {
         self.tx.savepoint()?;
-        let merged = self.merge_within(record, manifest, checkpoint, body);
+        let merged = self.merge_within(from, record, manifest, checkpoint, body);
         self.tx.end_savepoint(merged.is_ok())?;
         match merged {
             Ok(()) => {
@@ -241,6 +266,7 @@ impl Turn<'_> {
 
     fn merge_within(
         &mut self,
+        from: &str,
         record: &ContextRecord,
         manifest: &Manifest,
         checkpoint: &Checkpoint,
@@ -267,11 +293,13 @@ impl Turn<'_> {
         own.position.invocation = self.fresh_invocation(&record.position, &checkpoint.digest);
         own.position.usn = own.position.usn.max(checkpoint.position.usn);
         context::put_context(self.tx, &own)?;
-        let conflicts =
-            merge::merge(self.tx, &own, &theirs, parted.as_ref()).map_err(|error| match error {
-                ReplayError::Store(error) => Stop::Store(error),
-                error => Stop::Other(error.to_string()),
-            })?;
+        // It may have been put back for the sake of what was deleted.
+        let most = self.config.partner(from).map_or(0, |partner| deletions_max(partner, record.entries));
+        let merged = merge::merge(self.tx, &own, &theirs, parted.as_ref(), most);
+        let conflicts = merged.map_err(|error| match error {
+            ReplayError::Store(error) => Stop::Store(error),
+            error => Stop::Other(error.to_string()),
+        })?;
         self.tell_conflicts(&own, &theirs, &conflicts)?;
         Ok(context::remove_context(self.tx, theirs.number)?)
     }
