@@ -1,5 +1,7 @@
 //! A transaction on a disk that fills up: after so many writes it refuses every other.
 
+use std::cell::Cell;
+
 use bridgehead::directory::memory::MemoryTransaction;
 use bridgehead::directory::store::Visit;
 use bridgehead::directory::{Read, StoreError, Table, Write};
@@ -10,15 +12,25 @@ pub struct Faulty<'s> {
     left: u64,
     /// Whether one was refused.
     pub refused: bool,
+    /// Reads, records and writes, and the octets of all of them.
+    work: Cell<u64>,
 }
 
 impl<'s> Faulty<'s> {
     pub fn new(tx: MemoryTransaction<'s>, writes: u64) -> Faulty<'s> {
-        Faulty { tx, left: writes, refused: false }
+        Faulty { tx, left: writes, refused: false, work: Cell::new(0) }
     }
 
     pub fn commit(self) {
         self.tx.commit();
+    }
+
+    pub fn work(&self) -> u64 {
+        self.work.get()
+    }
+
+    fn worked(&self, bytes: usize) {
+        self.work.set(self.work.get() + 1 + bytes as u64);
     }
 
     fn one(&mut self) -> Result<(), StoreError> {
@@ -33,21 +45,32 @@ impl<'s> Faulty<'s> {
 
 impl Read for Faulty<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.tx.get(table, key)
+        let found = self.tx.get(table, key)?;
+        self.worked(found.as_ref().map_or(0, Vec::len));
+        Ok(found)
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit) -> Result<(), StoreError> {
-        self.tx.scan(table, from, to, visit)
+        self.worked(0);
+        self.tx.scan(table, from, to, &mut |key, value| {
+            self.worked(value.len());
+            visit(key, value)
+        })
     }
 
     fn scan_back(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit) -> Result<(), StoreError> {
-        self.tx.scan_back(table, from, to, visit)
+        self.worked(0);
+        self.tx.scan_back(table, from, to, &mut |key, value| {
+            self.worked(value.len());
+            visit(key, value)
+        })
     }
 }
 
 impl Write for Faulty<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.one()?;
+        self.worked(value.len());
         self.tx.put(table, key, value)
     }
 

@@ -31,6 +31,8 @@ pub struct Site {
     pub skew: i64,
     pub workload: Workload,
     pub crashes: u64,
+    /// What its store had to do for the engine.
+    pub work: u64,
     /// Its store was put back to an earlier day at least once, or lives on twice.
     pub restored: bool,
     /// Its keys and cards; none in worlds in which those stay as they are.
@@ -91,6 +93,7 @@ impl Site {
             skew,
             workload,
             crashes: 0,
+            work: 0,
             restored: false,
             identity: None,
             asleep: false,
@@ -118,6 +121,7 @@ impl Site {
         let mut tx = Faulty::new(self.store.begin(), crash.writes());
         let result = self.engine.handle(&mut tx, clock, input);
         let refused = tx.refused;
+        self.work += tx.work();
         match result {
             Ok(outcome) if crash.commits() => {
                 tx.commit();
