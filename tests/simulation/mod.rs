@@ -18,6 +18,7 @@ mod malice;
 mod mutations;
 mod observers;
 mod operators;
+mod pace;
 mod rename;
 mod restores;
 mod setup;
