@@ -1,14 +1,20 @@
-//! How mail leaves: what goes together, how often.
+//! How mail leaves: what goes together, how much of it, how often.
 //!
 //! PROMISES
 //!   Commits that follow one another closely leave as one. Nothing leaves more often than the schedule says.
+//!   A value of any size arrives, however many parts it takes and get lost.
 
 use bridgehead::directory::{Attributes, Change, Dn};
 use bridgehead::replication::engine::Timing;
 
 use super::cases::two_equal_sites;
+use super::dice::Dice;
 use super::knobs::Knobs;
-use super::world::{HOUR, World};
+use super::restores::entry;
+use super::world::{DAY, HOUR, World};
+
+/// The smallest parts that there are.
+const PART: u64 = 16 << 10;
 
 fn add(rdn: &str, attribute: &str, value: Vec<u8>) -> Change {
     let pairs = [("objectClass", b"device".to_vec()), (attribute, value)];
@@ -58,4 +64,21 @@ fn bursts_are_as_far_apart_as_the_schedule_says() {
         assert!(apart.iter().all(|time| *time >= period), "s{from} speaks after {apart:?} ms");
         assert!((10..=14).contains(&bursts.len()), "{} bursts in 50 hours", bursts.len());
     }
+}
+
+/// A photograph, say: nothing makes it smaller.
+#[test]
+fn one_huge_value_crosses_a_bad_link_in_many_parts() {
+    let mut dice = Dice::new(7);
+    let noise: Vec<u8> = (0..1 << 20).map(|_| dice.next() as u8).collect();
+    let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = PART);
+    world.parts_posted = (0, 0);
+    world.knobs.loss = 20;
+    world.change(0, &[add("cn=huge", "jpegPhoto", noise.clone())]);
+    assert!(world.run(world.now + DAY, World::equal));
+    let held = entry(&world, 1, "cn=huge").attributes;
+    assert!(held.values("jpegPhoto") == [noise]);
+    let (parts, again) = world.parts_posted;
+    assert!(parts > 64, "{parts} parts");
+    assert!((1..parts).contains(&again), "{again} of {parts} parts again");
 }

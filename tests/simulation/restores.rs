@@ -327,7 +327,7 @@ fn a_clone_that_lives_on_is_reported_as_a_fork() {
 }
 
 /// The entry of this RDN in `ou=s0,o=Example` at a site.
-fn entry(world: &World, n: usize, rdn: &str) -> Entry {
+pub fn entry(world: &World, n: usize, rdn: &str) -> Entry {
     let store = &world.sites[n].store;
     let record = world.sites[0].own();
     let here = contexts(store).unwrap().into_iter().find(|here| here.dn == record.dn).unwrap();
