@@ -91,6 +91,17 @@ pub struct Told {
     pub bytes: usize,
 }
 
+/// A part of a transfer that was handed to the network.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    pub from: usize,
+    pub to: usize,
+    pub context: String,
+    pub transfer: TransferId,
+    pub index: u32,
+    pub bytes: usize,
+}
+
 pub struct World {
     pub now: i64,
     pub knobs: Knobs,
@@ -111,6 +122,8 @@ pub struct World {
     pub lose_part: Option<u32>,
     /// Parts that were handed to the network: different ones, and again.
     pub parts_posted: (usize, usize),
+    /// Each of them, since the last reset.
+    pub parts: Vec<Posted>,
     /// How next hops refuse; none: by chance.
     pub refusal: Option<u16>,
     /// Carriers alter what is in parts.
@@ -159,6 +172,7 @@ impl World {
             posted_at: Vec::new(),
             lose_part: None,
             parts_posted: (0, 0),
+            parts: Vec::new(),
             refusal: None,
             tamper: false,
             dice,
@@ -453,7 +467,7 @@ impl World {
             wanted: message.vector_wanted,
             bytes: payload.len(),
         });
-        let unlucky = self.count_parts(to, &message);
+        let unlucky = self.count_parts(from, to, &message);
         let mut payload = payload;
         if let Some(malice) = self.malice.as_mut().filter(|malice| malice.site == from)
             && let Some(how) = malice.alter(&mut self.dice, &mut message)
@@ -467,9 +481,17 @@ impl World {
         self.send(letter, unlucky);
     }
 
-    fn count_parts(&mut self, to: usize, message: &Message) -> bool {
+    fn count_parts(&mut self, from: usize, to: usize, message: &Message) -> bool {
         let mut unlucky = false;
         for item in &message.parts {
+            self.parts.push(Posted {
+                from,
+                to,
+                context: item.context.clone(),
+                transfer: item.part.transfer,
+                index: item.part.index,
+                bytes: item.part.bytes.len(),
+            });
             let fresh = self.posted.insert((to, item.part.transfer, item.part.index));
             if fresh {
                 self.parts_posted.0 += 1
