@@ -14,6 +14,7 @@ mod faulty;
 mod history;
 mod identity;
 mod knobs;
+mod lists;
 mod malice;
 mod mutations;
 mod observers;
