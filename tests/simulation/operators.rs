@@ -163,6 +163,28 @@ fn a_byte_budget_spreads_a_load_over_days() {
     assert!((2..=6).contains(&days), "{bytes} bytes in {days} days");
 }
 
+/// One part got lost and is not asked for yet.
+#[test]
+fn status_says_how_much_of_a_load_is_here() {
+    let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = 16 << 10);
+    let received = |world: &World| {
+        let now = jiff::Timestamp::from_millisecond(world.now).unwrap();
+        let status = status(&world.sites[1].store, &world.sites[1].config, now).unwrap();
+        let mut contexts = status.partners.into_iter().flat_map(|partner| partner.contexts);
+        contexts.find(|context| context.context == "ou=s0,o=Example").expect("it is shared").received
+    };
+    assert_eq!(received(&world), None);
+    let posted = world.parts_posted.0;
+    world.work(0, 400);
+    world.lose_part = Some(7);
+    world.run(world.now + 8_000, |_| false);
+    let parts = (world.parts_posted.0 - posted) as u32;
+    assert!(parts > 10, "{parts} parts");
+    assert_eq!(received(&world), Some((parts - 1, parts)));
+    assert!(world.run(world.now + DAY, World::equal));
+    assert_eq!(received(&world), None, "nothing comes in any more");
+}
+
 /// A link on which nothing comes back still carries everything, and heals what was lost.
 #[test]
 fn a_one_way_link_repeats_itself() {
