@@ -324,6 +324,19 @@ pub(super) mod tests {
         assert!(matches!(Card::parse_verified("\n"), Err(CardError::Statement(StatementError::Unsigned))));
     }
 
+    /// Its own key signed it, and the same in the present format counts.
+    #[test]
+    fn a_downgrade_of_the_card_is_refused() {
+        let text = Card::issue(&key(1), &fields("alpha")).unwrap();
+        let in_format = |line: &str| {
+            let body = Statement::parse(&text).unwrap().text().replace("format = 1\n", line);
+            Card::parse_verified(&statement::sign(&key(1), KIND, &body))
+        };
+        assert!(in_format("format = 1\n").is_ok());
+        assert_eq!(in_format("format = 0\n"), Err(CardError::Format(0)));
+        assert!(in_format("").is_err(), "nor does it go without");
+    }
+
     #[test]
     fn a_card_is_not_issued_with_bad_fields() {
         let many = vec!["o=x".to_owned(); CONTEXTS_MAX + 1];

@@ -380,6 +380,34 @@ mod tests {
         assert_eq!(beta_opens(as_utf8.as_bytes()), Err(OpenError::Converted));
     }
 
+    /// Alpha's message to beta in a format of this number, signed and encrypted as one of that format would be.
+    fn sealed_as(version: u8) -> Vec<u8> {
+        let Sites { alpha, beta, .. } = sites();
+        let to = &beta.1.public.sealing;
+        let inner = join(&spelled("alpha", "beta"), b"").unwrap();
+        let length = (inner.len() + SIGNATURE_BYTES + TAG_BYTES) as u32;
+        let prefix = [&MAGIC[..], &[version], &to.id(), &length.to_be_bytes()].concat();
+        let signature = alpha.0.sign(KIND, &signed_text(&prefix, to.as_bytes(), &inner)).to_bytes();
+        let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<Aead, Kdf, Kem>(
+            &hpke::OpModeS::Base,
+            &to.for_hpke(),
+            INFO,
+            &[&inner[..], &signature].concat(),
+            &prefix,
+            &mut Seeded::new(16),
+        )
+        .unwrap();
+        [&prefix[..], &hpke::Serializable::to_bytes(&encapsulated), &ciphertext].concat()
+    }
+
+    #[test]
+    fn a_downgrade_of_the_envelope_is_refused() {
+        assert!(beta_opens(&sealed_as(VERSION)).is_ok(), "all else about it is right");
+        let error = beta_opens(&sealed_as(0)).unwrap_err();
+        assert_eq!(error, OpenError::Version(0));
+        assert_eq!((error.refusal().code, error.refusal().enhanced), (550, "5.7.6"));
+    }
+
     #[test]
     fn only_the_named_and_known_site_is_believed() {
         let Sites { alpha, gamma, .. } = sites();

@@ -223,6 +223,19 @@ mod tests {
         }
     }
 
+    /// Its master signed it: nothing is wrong with it but the version.
+    #[test]
+    fn a_downgrade_of_the_checkpoint_is_refused() {
+        let signed_as = |version: u8| {
+            let mut bytes = checkpoint().sign(&key(1)).bytes;
+            bytes[1] = version;
+            let signature = key(1).sign(&signed_message(&bytes)).to_bytes().into();
+            SignedCheckpoint { bytes, signature }.verify(&key(1).verifying_key())
+        };
+        assert_eq!(signed_as(VERSION as u8), Ok(checkpoint()));
+        assert_eq!(signed_as(0), Err(CheckpointError::Version(0)));
+    }
+
     #[test]
     fn a_newer_version_and_trailing_octets_are_told_apart_from_noise() {
         let mut newer = checkpoint().sign(&key(1));

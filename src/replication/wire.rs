@@ -446,6 +446,12 @@ mod tests {
     }
 
     #[test]
+    fn a_downgrade_of_the_protocol_is_refused() {
+        let older = Message { protocol: 0, ..message() };
+        assert_eq!(Message::decode(&older.encode()), Err(WireError::Protocol(0)));
+    }
+
+    #[test]
     fn runs() {
         assert_eq!(ranges([0, 1, 2, 5, 7, 8]), vec![(0, 2), (5, 5), (7, 8)]);
         assert_eq!(ranges((0..2000).map(|n| n * 2)).len(), RANGES_MAX);

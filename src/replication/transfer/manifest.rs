@@ -221,6 +221,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_downgrade_of_the_codec_is_refused() {
+        let mut bytes = manifest(Base::Nothing).to_bytes().unwrap();
+        assert_eq!(u32::from(bytes[1]), CODEC_VERSION, "the test looks at the wrong octet");
+        bytes[1] = 0;
+        assert_eq!(Manifest::from_bytes(&bytes), Err(ManifestError::Version(0)));
+    }
+
+    #[test]
     fn a_newer_codec_is_told_apart_from_noise() {
         let mut bytes = manifest(Base::Nothing).to_bytes().unwrap();
         bytes[1] = 2;
