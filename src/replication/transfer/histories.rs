@@ -15,6 +15,7 @@ use crate::directory::replica::Applied;
 use crate::directory::{
     Attributes, Change, ContextRecord, Modification, Operation, Rdn, Read, Write, log, lookup,
 };
+use crate::message::random::Seeded;
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::replication::parts::Source;
 
@@ -255,6 +256,45 @@ fn small_changes_are_small() {
         tx.commit();
     }
     assert!(sizes.iter().all(|size| *size < 100), "{sizes:?}");
+}
+
+/// A number costs what it costs, however large what stands beside it is.
+#[test]
+fn a_telephone_number_goes_without_the_photo_beside_it() {
+    const PHOTO_BYTES: usize = 100_000;
+    const CHANGE_BYTES_MAX: usize = 1 << 10;
+    let name = "uid=ada,ou=People,o=Org";
+    let mut photo = vec![0; PHOTO_BYTES];
+    Seeded::new(5).fill_bytes(&mut photo);
+    let pairs = [("telephoneNumber", b"+49 30 1".to_vec()), ("jpegPhoto", photo.clone())];
+    let attributes = Attributes::from_pairs(pairs).unwrap();
+    let mut master = company(100);
+    let mut tx = master.begin();
+    commit(&mut tx, 1, 0x33, &[Change::Add { dn: dn(name), uuid: None, attributes }]);
+    tx.commit();
+    let full = encode_from(&master, None);
+    assert!(full.body.len() > PHOTO_BYTES, "noise stays as large as it is");
+    let mut replica = new_store();
+    let mut tx = replica.begin();
+    apply_all(&mut tx, &full).unwrap();
+    tx.commit();
+
+    let base = record(&master).position;
+    modify(&mut master, name, Operation::Replace, "telephoneNumber", "+49 30 2");
+    let transfer = encode_from(&master, Some(base));
+    let manifest = &transfer.manifest;
+    assert_eq!((manifest.added, manifest.changed, manifest.deleted), (0, 1, 0));
+    let bytes = manifest.to_bytes().unwrap().len() + transfer.body.len();
+    assert!(bytes < CHANGE_BYTES_MAX, "{bytes} octets");
+    let mut tx = replica.begin();
+    apply_all(&mut tx, &transfer).unwrap();
+    tx.commit();
+    let here = record(&replica);
+    assert_eq!(here.digest, record(&master).digest);
+    let entry = lookup::entry_at(&replica, &here, &dn(name)).unwrap().expect("it is there");
+    assert_eq!(entry.attributes.text("telephoneNumber"), Some("+49 30 2"));
+    let expected = Attributes::from_pairs([("telephoneNumber", b"+49 30 2".to_vec()), ("jpegPhoto", photo)]);
+    assert_eq!(entry.attributes, expected.unwrap(), "nothing else changed");
 }
 
 #[test]
