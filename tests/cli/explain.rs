@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::status;
@@ -12,16 +13,26 @@ fn explained(site: &Site, dn: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{dn}: {e}: {output:?}"))
 }
 
+/// A time is told to the millisecond.
+fn assert_between(shown: &Value, first: Timestamp, last: Timestamp) {
+    let shown: Timestamp = shown.as_str().expect("a time").parse().expect("a time of RFC 3339");
+    let between = first.as_millisecond()..=last.as_millisecond();
+    assert!(between.contains(&shown.as_millisecond()), "{shown} is not between {first} and {last}");
+}
+
 #[test]
 fn an_entry_is_traced_to_the_message_that_brought_it() {
     let mut pair = Direct::start("explain");
     let dn = "cn=Ada,ou=paris,o=Example";
     pair.paris.ok(&["entry", "add", "cn=Early,ou=paris,o=Example", "objectClass=person", "cn=Early", "sn=E"]);
     pair.paris.sync(SOON);
+    let begun = Timestamp::now();
     pair.paris.ok(&["entry", "add", dn, "objectClass=person", "cn=Ada", "sn=Lovelace"]);
     pair.paris.sync(SOON);
+    let added = Timestamp::now();
     pair.paris.ok(&["entry", "modify", dn, "telephoneNumber=1"]);
     pair.paris.sync(SOON);
+    let changed = Timestamp::now();
 
     let here = explained(&pair.paris, dn);
     assert_eq!(here["context"]["own"], true);
@@ -34,6 +45,12 @@ fn an_entry_is_traced_to_the_message_that_brought_it() {
     let arrival = &there["last_change"]["arrival"];
     assert_eq!(arrival["from"], "paris");
     let mail = &arrival["named"][0];
+    assert_between(&arrival["at"], added, changed);
+    assert_between(&mail["received"], added, changed);
+    assert_between(&there["added"]["arrival"]["at"], begun, added);
+    let at = format!("received from paris at {}", arrival["at"].as_str().unwrap());
+    let text = pair.tokyo.run(&["explain", dn]).stdout;
+    assert!(String::from_utf8_lossy(&text).contains(&at), "for people, too: {at}");
     let (id, sequence) = (mail["message_id"].as_str().unwrap(), mail["sequence"].to_string());
     let sent = fs::read_to_string(pair.paris.log()).unwrap();
     assert!(sent.lines().any(|line| line.contains("message-sent") && line.contains(&sequence)), "{sequence}");
