@@ -1,9 +1,13 @@
 //! What the lists of a link let pass: three sites in a line, the one in the middle a hub.
 //!
 //! PROMISES
-//!   Of a naming context that is off the list outbound nothing is sent: no part, and where it would not be taken from that
-//!   site either, not its name. What is off the list inbound and comes all the same is kept for the operator, told, and
-//!   changes nothing. A hub that sends its own sends no load of others; who holds some of another's can ask for the rest.
+//!   Of a naming context that is off the list outbound nothing is sent: no part, and where it would not be taken
+//!   from that site either, not its name. What is off the list inbound and comes all the same is kept for the
+//!   operator, told, and changes nothing. A hub that sends its own sends no load of others; who holds some of
+//!   another's can ask for the rest.
+//!
+//! BUGS
+//!   What is under way when a list becomes narrower is sent on; that is not looked at here.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
