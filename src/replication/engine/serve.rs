@@ -5,8 +5,10 @@
 //!   arrive; so duplicate questions coalesce, and a backlog of them makes no backlog of answers.
 //!   One full load of a naming context is on its way to a site at a time; one that arrived and did not satisfy gives way
 //!   to the present state.
+//!   What is not offered to a site goes to it only if the site masters it or gave it to us: what a site says to hold proves
+//!   nothing, for our vectors tell it positions and digests.
 
-use super::config::{Partner, Passage};
+use super::config::Partner;
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
 use crate::replication::peer::{Flight, Link, Peer};
@@ -64,10 +66,9 @@ impl Turn<'_> {
     }
 }
 
-/// Whether the site may have what it lacks though we do not offer it: it masters it, gave it to us, or holds some of it.
+/// Whether the site may have what it lacks though we do not offer it: it masters it, or gave it to us.
 fn owes(partner: &Partner, link: &Link, master: &str) -> bool {
-    let holds = link.theirs.is_some() && partner.outbound == Passage::Own;
-    master == partner.site || link.gave || holds
+    master == partner.site || link.gave
 }
 
 /// Whether all of it left and a later message arrived, but nothing of it is of use there: the site stood further on before
@@ -102,3 +103,7 @@ pub(super) fn in_flight(chain: &[Flight]) -> u64 {
     };
     chain.iter().map(bytes).sum()
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

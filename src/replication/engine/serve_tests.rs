@@ -1,0 +1,121 @@
+//! Questions of a site about what is not offered to it.
+
+use ed25519_dalek::SigningKey;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::directory::change::Change;
+use crate::directory::commit::Commit;
+use crate::directory::context::{context_by_number, create_context};
+use crate::directory::memory::MemoryStore;
+use crate::directory::{Attributes, ContextRecord, Dn, Table, Write as _};
+use crate::replication::checkpoint::Checkpoint;
+use crate::replication::engine::config::KnownSite;
+use crate::replication::engine::{
+    Engine, EngineConfig, Header, Input, Output, Partner, Passage, Succession, Timing,
+};
+use crate::replication::wire::{Message, Request, Standing, VectorItem};
+
+const CONTEXT: &str = "ou=kyoto,o=Example";
+const START: i64 = 1_800_000_000_000;
+const MINUTE: i64 = 60_000;
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+/// One more commit of Kyoto's, as if it had come from there.
+fn commit(store: &mut MemoryStore, n: u8) -> ContextRecord {
+    let mut tx = store.begin();
+    let mut commit = Commit::begin(&mut tx, 1, [n; 12]).unwrap();
+    let attributes = Attributes::from_pairs([("description", vec![b'a' + n])]).unwrap();
+    commit.apply(&Change::Put { dn: Dn::parse(CONTEXT).unwrap(), uuid: None, attributes }).unwrap();
+    commit.finish().unwrap();
+    let record = context_by_number(&tx, 1).unwrap().unwrap();
+    let signed = Checkpoint::of(&record, Timestamp::UNIX_EPOCH).sign(&key(2));
+    tx.put(Table::Checkpoint, &1u32.to_be_bytes(), &signed.to_bytes()).unwrap();
+    tx.commit();
+    record
+}
+
+/// Paris, which holds what Kyoto masters and is linked to Tokyo: where it stands with that, at first and now.
+fn paris(outbound: Passage) -> (MemoryStore, Engine, [ContextRecord; 2]) {
+    let mut store = MemoryStore::new();
+    let mut tx = store.begin();
+    create_context(&mut tx, &Dn::parse(CONTEXT).unwrap(), "kyoto", Uuid::from_u128(1)).unwrap();
+    tx.commit();
+    let held = [commit(&mut store, 1), commit(&mut store, 2)];
+    let kyoto = KnownSite {
+        site: "kyoto".into(),
+        key: key(2).verifying_key(),
+        contexts: vec![CONTEXT.into()],
+        former: Vec::new(),
+        card: None,
+    };
+    let engine = Engine::new(EngineConfig {
+        site: "paris".into(),
+        key: key(1),
+        card: "paris".into(),
+        succession: Succession::default(),
+        known: vec![kyoto],
+        partners: vec![Partner { outbound, ..Partner::new("tokyo") }],
+        timing: Timing::default(),
+    });
+    (store, engine, held)
+}
+
+/// What Paris does about a message of Tokyo, within minutes.
+fn outputs(store: &mut MemoryStore, engine: &mut Engine, message: &Message) -> Vec<Output> {
+    let header = Header { seq: START as u64, time: Timestamp::UNIX_EPOCH, message_id: None };
+    let payload = message.encode();
+    let mut inputs = vec![Input::Received { from: "tokyo".into(), header, payload }, Input::Start];
+    let (mut outputs, mut now) = (Vec::new(), START);
+    while now < START + 10 * MINUTE {
+        let mut tx = store.begin();
+        let input = inputs.pop().unwrap_or(Input::Tick);
+        engine.handle(&mut tx, Timestamp::from_millisecond(now).unwrap(), input).unwrap();
+        tx.commit();
+        outputs.extend(std::iter::from_fn(|| engine.output()));
+        let due = engine.deadline().map_or(i64::MAX, |at| at.as_millisecond());
+        now = if inputs.is_empty() { due.max(now + 1) } else { now + 1 };
+    }
+    outputs
+}
+
+fn mails(outputs: &[Output]) -> impl Iterator<Item = Message> {
+    outputs.iter().filter_map(|output| match output {
+        Output::Mail { payload, .. } => Some(Message::decode(payload).unwrap()),
+        _ => None,
+    })
+}
+
+/// Tokyo holds this, and wants what leads from there to the present, or everything.
+fn asks(held: &ContextRecord, whole: bool) -> Message {
+    let (position, digest) = (Some(held.position), Some(held.digest));
+    let context = CONTEXT.to_owned();
+    let item = VectorItem { context: context.clone(), position, digest, standing: Standing::Follows };
+    let mut message = Message::new(vec![item]);
+    let (base, base_digest) = if whole { (None, None) } else { (position, digest) };
+    message.requests = vec![Request { context, base, base_digest, transfer: None, missing: Vec::new() }];
+    message
+}
+
+/// Where we stand is in every message to it, so what it says of itself proves nothing.
+#[test]
+fn who_says_to_hold_what_is_not_offered_gets_nothing_of_it() {
+    for whole in [false, true] {
+        let parts = |outbound: Passage, invented: bool| {
+            let (mut store, mut engine, [mut before, _]) = paris(outbound);
+            if invented {
+                before.position.invocation = Uuid::from_u128(7);
+            }
+            let outputs = outputs(&mut store, &mut engine, &asks(&before, whole));
+            mails(&outputs).map(|mail| mail.parts.len()).sum::<usize>()
+        };
+        for invented in [false, true] {
+            assert_eq!(parts(Passage::Own, invented), 0, "{whole} {invented}");
+            assert_eq!(parts(Passage::Only(Vec::new()), invented), 0);
+            assert!(parts(Passage::All, invented) > 0);
+        }
+    }
+}
