@@ -7,7 +7,7 @@ use bridgehead::replication::engine::{Header, Input};
 use bridgehead::replication::peer::Peer;
 use bridgehead::replication::status::status;
 
-use super::cases::{names, two_equal_sites};
+use super::cases::{names, peer, two_equal_sites};
 use super::faults::Sabotage;
 use super::knobs::{Knobs, Topology};
 use super::site::Crash;
@@ -255,6 +255,19 @@ fn verify_repairs_what_does_not_have_its_digest() {
     assert_eq!(world.observers.audit(&world.sites[1]), None);
     assert!(world.equal());
     assert_eq!(world.observers.leftovers(&world.sites), None);
+}
+
+/// `verify` asks all; who does not send what is compared says nothing, and is not asked for ever.
+#[test]
+fn verify_ends_where_another_site_repaired() {
+    let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Mesh));
+    world.traffic.lawless = true;
+    world.spoiled = true;
+    Sabotage::SkippedDigest.after_apply(&mut world.sites[1]);
+    world.input(1, Input::Verify { site: None }, Crash::No);
+    world.run(world.now + DAY, |_| false);
+    assert!(world.equal());
+    assert!(peer(&world, 1, "s2").links.iter().all(|link| link.verify_at.is_none()));
 }
 
 /// A site whose file was taken away by hand is forgotten with all that was under way.

@@ -6,6 +6,7 @@
 //!   counts only if it has the digest that the master signed.
 //!   Both sides count their entries anew before they compare, so that what was altered behind the program's back differs
 //!   like anything else. Whoever asks for that too often is told what was counted last.
+//!   Nothing is told of what is not sent to the site, but where we are the side that begins.
 
 use super::Event;
 use super::config::Partner;
@@ -100,6 +101,10 @@ impl Turn<'_> {
         for link in peer.links.iter_mut().filter(|link| link.verify_at.is_some_and(|at| at <= self.now)) {
             link.verify_at = None;
             let Some(record) = self.context(&link.context) else { continue };
+            // Another site repaired it.
+            if point(record) == link.theirs {
+                continue;
+            }
             link.verify_at = Some(self.now + wait.max(millis(self.config.timing.retry_min)));
             let body = verify::begin(self.tx.as_read(), record)?.into();
             items.push(DigestItem { context: link.context.clone(), position: record.position, body });
@@ -115,6 +120,9 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&item.context).cloned() else { return Ok(()) };
         let follows = peer.link(&item.context).verify_at.is_some();
+        if !follows && !self.sends(partner, &record) {
+            return Ok(());
+        }
         let limit = self.item_limit(partner, peer);
         let answer = match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
             // Mail of that size does not pass, and digests cannot be sent in parts.

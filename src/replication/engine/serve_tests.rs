@@ -14,7 +14,7 @@ use crate::replication::engine::config::KnownSite;
 use crate::replication::engine::{
     Engine, EngineConfig, Header, Input, Output, Partner, Passage, Succession, Timing,
 };
-use crate::replication::wire::{Message, Request, Standing, VectorItem};
+use crate::replication::wire::{DigestItem, Message, Request, Standing, VectorItem};
 
 const CONTEXT: &str = "ou=kyoto,o=Example";
 const START: i64 = 1_800_000_000_000;
@@ -118,4 +118,20 @@ fn who_says_to_hold_what_is_not_offered_gets_nothing_of_it() {
             assert!(parts(Passage::All, invented) > 0);
         }
     }
+}
+
+#[test]
+fn digests_of_what_is_not_offered_are_not_told() {
+    let told = |outbound: Passage| {
+        let (mut store, mut engine, [_, now]) = paris(outbound);
+        // Round 1, digests of one level at the root: nothing is there.
+        let body = [&[1, 1, 1, 1, 1, 0][..], &[0; 16 * 8]].concat().into();
+        let mut message = Message::new(Vec::new());
+        message.digests = vec![DigestItem { context: CONTEXT.into(), position: now.position, body }];
+        let outputs = outputs(&mut store, &mut engine, &message);
+        mails(&outputs).map(|mail| mail.digests.len()).sum::<usize>()
+    };
+    assert_eq!(told(Passage::All), 1);
+    assert_eq!(told(Passage::Own), 0);
+    assert_eq!(told(Passage::Only(Vec::new())), 0);
 }
