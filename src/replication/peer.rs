@@ -112,6 +112,9 @@ pub struct Peer {
     pub finished: Vec<TransferId>,
     #[n(20)]
     pub trouble: Option<Trouble>,
+    /// Our next hop does not take mail to it, until it takes some; what else is told of that mail stays beside it.
+    #[n(53)]
+    pub deferred: Option<Trouble>,
     /// Parts or questions unanswered since then are asked or sent again.
     #[n(21)]
     pub retry_at: Option<Millis>,
@@ -151,12 +154,16 @@ pub struct Trouble {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum TroubleKind {
+    /// It hangs behind our next hop.
     #[n(0)]
     Delayed,
     #[n(1)]
     Bouncing,
     #[n(2)]
     Refused,
+    /// Our next hop does not take it for now.
+    #[n(3)]
+    Deferred,
 }
 
 /// One naming context on the way to and from one site.

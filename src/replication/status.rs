@@ -308,9 +308,10 @@ fn peer_state(
         None if partner.schedule == Schedule::Never => "nothing is sent: its schedule is never".to_owned(),
         None => "nothing is due".to_owned(),
     };
-    if let Some(trouble) = &peer.trouble {
+    if let Some(trouble) = peer.deferred.as_ref().or(peer.trouble.as_ref()) {
         let (state, what) = match trouble.kind {
-            TroubleKind::Delayed => (PeerState::Delayed, "mail to it is delayed"),
+            TroubleKind::Delayed => (PeerState::Delayed, "mail to it is delayed on the way"),
+            TroubleKind::Deferred => (PeerState::Delayed, "our next hop does not take mail to it for now"),
             TroubleKind::Bouncing => (PeerState::Bouncing, "mail to it comes back"),
             TroubleKind::Refused => (PeerState::Refused, "our next hop refuses mail to it"),
         };

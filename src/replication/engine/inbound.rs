@@ -148,7 +148,7 @@ impl Turn<'_> {
             return;
         }
         peer.echoed_seq = heard.seq;
-        peer.trouble = None;
+        (peer.trouble, peer.deferred) = (None, None);
         let held = Millis::try_from(heard.held_ms).unwrap_or(Millis::MAX);
         let left = Millis::try_from(heard.seq).unwrap_or(Millis::MAX);
         let sample = self.now.saturating_sub(left).saturating_sub(held);
@@ -159,9 +159,8 @@ impl Turn<'_> {
 
     pub(super) fn sent(&mut self, to: &str, _mail: u64) -> Result<(), StoreError> {
         let mut peer = self.peer(to)?;
-        if peer.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::Delayed) {
-            peer.trouble = None;
-        }
+        // That our next hop takes mail says nothing of what hangs behind it.
+        peer.deferred = None;
         self.put_back(to, peer);
         Ok(())
     }
@@ -208,26 +207,28 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let Some(partner) = self.config.partner(to) else { return Ok(()) };
         let mut peer = self.peer(to)?;
-        // A number that was never given out is somebody's invention. What was sent before the newest that it heard is
-        // old news, but for its size: nothing that it heard says that larger mail arrived.
-        let overtaken = mail < peer.echoed_seq;
+        // A number that was never given out is somebody's invention. The newest that it heard, and what was sent before,
+        // is old news, but for its size: nothing that it heard says that larger mail arrived.
+        let overtaken = mail <= peer.echoed_seq;
         if mail > peer.sent_seq || overtaken && !(status == BounceStatus::TooLarge && peer.has_under_way()) {
             self.put_back(to, peer);
             return Ok(());
         }
-        let kind = match status {
-            BounceStatus::Delayed => TroubleKind::Delayed,
-            BounceStatus::Failed | BounceStatus::TooLarge => failed,
+        let kind = match (status, failed) {
+            (BounceStatus::Delayed, TroubleKind::Refused) => TroubleKind::Deferred,
+            (BounceStatus::Delayed, _) => TroubleKind::Delayed,
+            (BounceStatus::Failed | BounceStatus::TooLarge, _) => failed,
         };
-        let since =
-            peer.trouble.as_ref().filter(|trouble| trouble.kind == kind).map_or(self.now, |t| t.since);
+        let never_left = kind == TroubleKind::Deferred;
+        let trouble = if never_left { &mut peer.deferred } else { &mut peer.trouble };
+        let since = trouble.as_ref().filter(|trouble| trouble.kind == kind).map_or(self.now, |t| t.since);
         let text: String = text.chars().take(300).collect();
         let coded = if enhanced.is_empty() || text.contains(enhanced) {
             text.clone()
         } else {
             format!("{enhanced} {text}")
         };
-        peer.trouble = Some(Trouble { kind, since, text: coded });
+        *trouble = Some(Trouble { kind, since, text: coded });
         self.event(Event::Bounced { site: to.to_owned(), status, enhanced: enhanced.to_owned(), text });
         match status {
             BounceStatus::TooLarge if self.part_limit(partner, &peer) > PART_BYTES_MIN => {
@@ -235,7 +236,6 @@ impl Turn<'_> {
             }
             // What is too large at the least size is tried again like anything else, not at once.
             BounceStatus::TooLarge | BounceStatus::Delayed | BounceStatus::Failed => {
-                let never_left = failed == TroubleKind::Refused && status == BounceStatus::Delayed;
                 self.try_again(&mut peer, never_left.then_some(since));
                 if never_left {
                     self.say_again(partner, &mut peer, since);

@@ -431,3 +431,116 @@ fn status_says_what_keeps_a_change_and_what_is_next() {
     let (_, [_, _, context]) = told(Partner { outbound: Passage::Only(Vec::new()), ..tokyo }, "");
     assert!(context.is_empty(), "{context}");
 }
+
+/// Tokyo and the mail to it, one thing after the other: what `status` says then.
+struct Tokyo {
+    store: MemoryStore,
+    engine: Engine,
+    now: i64,
+    /// The last mail to it.
+    mail: u64,
+}
+
+impl Tokyo {
+    fn new() -> Tokyo {
+        let (store, engine, inputs) = paris(Partner::new("tokyo"));
+        let mut tokyo = Tokyo { store, engine, now: START, mail: 0 };
+        inputs.into_iter().rev().for_each(|input| tokyo.tell(input));
+        assert!(tokyo.mail > 0);
+        tokyo
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.now += 1_000;
+        let mut tx = self.store.begin();
+        self.engine.handle(&mut tx, Timestamp::from_millisecond(self.now).unwrap(), input).unwrap();
+        tx.commit();
+        while let Some(output) = self.engine.output() {
+            if let Output::Mail { mail, .. } = output {
+                self.mail = mail;
+            }
+        }
+    }
+
+    fn reports(&mut self, mail: u64, status: BounceStatus) {
+        let (to, enhanced, text) = ("tokyo".into(), "4.4.1".into(), "still trying".into());
+        self.tell(Input::Bounced { to, mail, status, enhanced, text });
+    }
+
+    fn defers(&mut self) {
+        let (to, mail) = ("tokyo".into(), self.mail);
+        let (reply, enhanced, text) = (451, "4.4.1".into(), "no route".into());
+        self.tell(Input::SendFailed { to, mail, reply, enhanced, text });
+    }
+
+    fn takes(&mut self) {
+        self.tell(Input::Sent { to: "tokyo".into(), mail: self.mail });
+    }
+
+    /// Its newest message names the last mail to it.
+    fn hears(&mut self) {
+        let mut message = Message::new(Vec::new());
+        message.heard = Some(Heard { seq: self.mail, held_ms: 0 });
+        let header = Header { seq: self.now as u64, time: Timestamp::UNIX_EPOCH, message_id: None };
+        self.tell(Input::Received { from: "tokyo".into(), header, payload: message.encode() });
+    }
+
+    fn status(&self) -> (PeerState, String, String) {
+        let now = Timestamp::from_millisecond(self.now).unwrap();
+        let status = status(&self.store, self.engine.config(), now).unwrap();
+        let partner = status.partners.into_iter().next().unwrap();
+        (partner.state, partner.reason, partner.next)
+    }
+
+    fn expect(&self, expected: PeerState, said: &str) {
+        let (state, reason, next) = self.status();
+        assert!(state == expected && reason.starts_with(said), "{state:?} {reason}");
+        assert!(next.contains(" at 20"), "{next}");
+    }
+}
+
+const ON_THE_WAY: &str = "mail to it is delayed on the way since 20";
+const NEXT_HOP: &str = "our next hop does not take mail to it for now since 20";
+
+#[test]
+fn mail_that_hangs_downstream_hangs_until_the_site_hears() {
+    let mut tokyo = Tokyo::new();
+    tokyo.reports(tokyo.mail, BounceStatus::Delayed);
+    tokyo.expect(PeerState::Delayed, ON_THE_WAY);
+    tokyo.takes();
+    tokyo.expect(PeerState::Delayed, ON_THE_WAY);
+    // Our next hop is away in between.
+    tokyo.defers();
+    tokyo.expect(PeerState::Delayed, NEXT_HOP);
+    tokyo.takes();
+    tokyo.expect(PeerState::Delayed, ON_THE_WAY);
+    tokyo.tell(Input::Sync { site: None });
+    let last = tokyo.mail;
+    tokyo.hears();
+    tokyo.expect(PeerState::Up, "it answers");
+    // The report was slower than what it is about.
+    tokyo.reports(last, BounceStatus::Delayed);
+    tokyo.expect(PeerState::Up, "it answers");
+}
+
+#[test]
+fn what_our_next_hop_defers_is_over_once_it_takes_mail() {
+    let mut tokyo = Tokyo::new();
+    tokyo.defers();
+    tokyo.expect(PeerState::Delayed, NEXT_HOP);
+    tokyo.takes();
+    tokyo.expect(PeerState::Up, "it answers");
+}
+
+#[test]
+fn who_is_silent_for_three_heartbeats_is_quiet() {
+    let mut tokyo = Tokyo::new();
+    tokyo.hears();
+    let heard = tokyo.now;
+    tokyo.now = heard + 18 * HOUR - 2_000;
+    tokyo.tell(Input::Tick);
+    tokyo.expect(PeerState::Up, "it answers");
+    tokyo.now = heard + 18 * HOUR;
+    tokyo.tell(Input::Tick);
+    tokyo.expect(PeerState::Quiet, "not heard since 20");
+}
