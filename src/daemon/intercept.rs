@@ -63,17 +63,7 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
     match found {
         Ok(Ok(Found::Sealed(opened, message_id))) => accept(&site, opened, message_id, bytes).await,
         Ok(Ok(Found::Bounce(bounce))) => {
-            let noted = match hint(&site, &envelope, &bounce) {
-                Ok(hint) => site.replicator.hear(hint).await.map(drop),
-                Err(reason) => {
-                    let mailbox = envelope.mailbox.as_str();
-                    let kept = keep(&site, &reverse_path, reason, &message).await;
-                    kept.inspect(|()| {
-                        warn!(event = "bounce-ignored", mailbox, reason, "a report led to nothing")
-                    })
-                }
-            };
-            if let Err(failure) = noted {
+            if let Err(failure) = note(&site, &envelope, &bounce, &message).await {
                 return defer(&site, &reverse_path, bytes, &failure, later(&failure));
             }
             site.counters.mail(Mail::Bounce, bytes);
@@ -89,6 +79,31 @@ pub async fn deliver(site: Arc<Site>, envelope: InterceptedEnvelope, message: Ve
         }
         Err(failure) => defer(&site, &reverse_path, bytes, &failure, local_error()),
     }
+}
+
+/// A report of delivery; what leads to nothing is kept. One that was overtaken is no riddle: copies of those would only
+/// take the room of others.
+async fn note(
+    site: &Site,
+    envelope: &InterceptedEnvelope,
+    bounce: &Bounce,
+    message: &[u8],
+) -> Result<(), Failure> {
+    let mailbox = envelope.mailbox.as_str();
+    let reason = match hint(site, envelope, bounce) {
+        Ok(hint) => match site.replicator.hear(hint).await? {
+            Outcome::Taken => return Ok(()),
+            Outcome::Repeated => {
+                info!(event = "bounce-overtaken", mailbox, "a report about mail that was heard since");
+                return Ok(());
+            }
+            Outcome::Refused(refusal) => refusal.to_string(),
+        },
+        Err(reason) => reason.to_owned(),
+    };
+    keep(site, &envelope.reverse_path.to_string(), &reason, message).await?;
+    warn!(event = "bounce-ignored", mailbox, reason, "a report led to nothing");
+    Ok(())
 }
 
 /// The operator can look at what took no effect. The session waits for the copy: mail which nobody asked for does not

@@ -167,10 +167,7 @@ impl Replicator {
 
     /// Hands over an opened and verified message. The outcome comes when it is durable.
     pub async fn received(&self, from: String, header: Header, payload: Vec<u8>) -> Result<Outcome, Failure> {
-        let (waits, outcome) = Waits::new();
-        let input = Input::Received { from, header, payload };
-        self.ask(Request::Input(Some(input), Answer::Outcome(waits)))?;
-        outcome.await.unwrap_or(Err(Failure::Stopping))
+        self.hear(Input::Received { from, header, payload }).await
     }
 
     /// Runs `job` within a transaction and waits until that is committed. An error of the job undoes what it did.
@@ -193,11 +190,11 @@ impl Replicator {
         let _ = self.requests.send(Request::Input(Some(input), Answer::Nobody));
     }
 
-    /// Tells the engine what came by mail without being a message of a site, and waits until that is on disk.
-    pub async fn hear(&self, input: Input) -> Result<Vec<Event>, Failure> {
-        let (waits, answered) = Waits::new();
-        self.ask(Request::Input(Some(input), Answer::Events(waits)))?;
-        answered.await.unwrap_or(Err(Failure::Stopping))
+    /// Tells the engine what came by mail, and waits until that is on disk.
+    pub async fn hear(&self, input: Input) -> Result<Outcome, Failure> {
+        let (waits, outcome) = Waits::new();
+        self.ask(Request::Input(Some(input), Answer::Outcome(waits)))?;
+        outcome.await.unwrap_or(Err(Failure::Stopping))
     }
 
     /// Tells the engine an operator's word and waits until what followed from it is on disk.

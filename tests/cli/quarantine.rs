@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bridgehead::message::{keyfile, token};
 use serde_json::Value;
 
 use super::{said, status};
@@ -144,4 +145,17 @@ fn mail_of_any_size_and_reports_about_nothing_are_kept() {
     let kept = copies(&pair.tokyo);
     assert!(kept[0]["reason"].as_str().unwrap().contains("nothing that this site sent"), "{kept:?}");
     assert!(fs::read_to_string(pair.tokyo.log()).unwrap().contains("bounce-ignored"));
+
+    // About mail of ours: what was never sent, and what was heard since.
+    let key = keyfile::read(&pair.tokyo.directory.join("site.key")).unwrap();
+    for (number, event, more) in [(u64::MAX >> 1, "bounce-ignored", 1), (1, "bounce-overtaken", 0)] {
+        let before = (copies(&pair.tokyo).len(), fs::read_to_string(pair.tokyo.log()).unwrap().len());
+        let mailbox = token::return_path(&pair.tokyo.mailbox, &key.make_token("paris", number));
+        let report = report.replace("\r\nno\r\n", &format!("\r\n{number}\r\n"));
+        let mailbox = format!("<{mailbox}>");
+        Client::greet(pair.tokyo.address).transact("<>", &[&mailbox], report.as_bytes()).expect(250);
+        assert_eq!(copies(&pair.tokyo).len(), before.0 + more, "{event}");
+        let log = fs::read_to_string(pair.tokyo.log()).unwrap();
+        assert_eq!(log[before.1..].matches(event).count(), 1, "{}", &log[before.1..]);
+    }
 }

@@ -181,7 +181,7 @@ impl Turn<'_> {
             (400..500, _) => BounceStatus::Delayed,
             _ => BounceStatus::Failed,
         };
-        self.troubled(to, mail, status, TroubleKind::Refused, enhanced, text)
+        self.troubled(to, mail, status, TroubleKind::Refused, enhanced, text).map(drop)
     }
 
     pub(super) fn bounced(
@@ -191,7 +191,7 @@ impl Turn<'_> {
         status: BounceStatus,
         enhanced: &str,
         text: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Outcome, StoreError> {
         self.troubled(to, mail, status, TroubleKind::Bouncing, enhanced, text)
     }
 
@@ -204,15 +204,22 @@ impl Turn<'_> {
         failed: TroubleKind,
         enhanced: &str,
         text: &str,
-    ) -> Result<(), StoreError> {
-        let Some(partner) = self.config.partner(to) else { return Ok(()) };
+    ) -> Result<Outcome, StoreError> {
+        let Some(partner) = self.config.partner(to) else {
+            return Ok(Outcome::Refused(Refusal::NotAPartner { site: to.to_owned() }));
+        };
         let mut peer = self.peer(to)?;
-        // A number that was never given out is somebody's invention. The newest that it heard, and what was sent before,
-        // is old news, but for its size: nothing that it heard says that larger mail arrived.
-        let overtaken = mail <= peer.echoed_seq;
-        if mail > peer.sent_seq || overtaken && !(status == BounceStatus::TooLarge && peer.has_under_way()) {
+        // A number that was never given out is somebody's invention, or our store is from an earlier day.
+        if mail > peer.sent_seq {
             self.put_back(to, peer);
-            return Ok(());
+            return Ok(Outcome::Refused(Refusal::NeverSent { site: to.to_owned() }));
+        }
+        // The newest that it heard, and what was sent before, is old news, but for its size: nothing that it heard says
+        // that larger mail arrived.
+        let overtaken = mail <= peer.echoed_seq;
+        if overtaken && !(status == BounceStatus::TooLarge && peer.has_under_way()) {
+            self.put_back(to, peer);
+            return Ok(Outcome::Repeated);
         }
         let kind = match (status, failed) {
             (BounceStatus::Delayed, TroubleKind::Refused) => TroubleKind::Deferred,
@@ -243,7 +250,7 @@ impl Turn<'_> {
             }
         }
         self.put_back(to, peer);
-        Ok(())
+        Ok(Outcome::Taken)
     }
 
     /// What is under way is tried again sooner than if nobody had said anything, each time after twice as long. What never

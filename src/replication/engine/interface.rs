@@ -323,9 +323,9 @@ impl From<Position> for Shown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Taken,
-    /// The message was seen before; to accept it again is harmless.
+    /// The message was seen before, or the report is about mail that was heard since; to accept it is harmless.
     Repeated,
-    /// The message takes no effect: answer 5xx.
+    /// It takes no effect: answer 5xx to a message of a site.
     Refused(Refusal),
 }
 
@@ -339,4 +339,8 @@ pub enum Refusal {
     /// The sender's fault.
     #[error("{reason}")]
     Malformed { reason: String },
+    /// A delivery status notification about mail that we do not know of: it is made up, or our store is from an earlier
+    /// day.
+    #[error("a report about mail to {site} that this site does not know to have sent")]
+    NeverSent { site: String },
 }

@@ -121,7 +121,7 @@ impl Engine {
                 turn.send_failed(&to, mail, reply, &enhanced, &text)?;
             }
             Input::Bounced { to, mail, status, enhanced, text } => {
-                turn.bounced(&to, mail, status, &enhanced, &text)?;
+                outcome = turn.bounced(&to, mail, status, &enhanced, &text)?;
             }
             Input::Refresh { site, context, dry_run } => {
                 turn.refresh_from(site.as_deref(), context.as_deref(), dry_run)?;

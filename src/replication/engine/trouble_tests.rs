@@ -14,7 +14,8 @@ use crate::directory::{Attributes, Dn};
 use crate::message::random::{Rng as _, Seeded};
 use crate::replication::engine::config::Passage;
 use crate::replication::engine::{
-    BounceStatus, Engine, EngineConfig, Event, Header, Input, Output, Partner, Succession, Timing,
+    BounceStatus, Engine, EngineConfig, Event, Header, Input, Outcome, Output, Partner, Refusal, Succession,
+    Timing,
 };
 use crate::replication::peer::Peer;
 use crate::replication::schedule::Schedule;
@@ -445,26 +446,28 @@ impl Tokyo {
     fn new() -> Tokyo {
         let (store, engine, inputs) = paris(Partner::new("tokyo"));
         let mut tokyo = Tokyo { store, engine, now: START, mail: 0 };
-        inputs.into_iter().rev().for_each(|input| tokyo.tell(input));
+        inputs.into_iter().rev().for_each(|input| drop(tokyo.tell(input)));
         assert!(tokyo.mail > 0);
         tokyo
     }
 
-    fn tell(&mut self, input: Input) {
+    fn tell(&mut self, input: Input) -> Outcome {
         self.now += 1_000;
         let mut tx = self.store.begin();
-        self.engine.handle(&mut tx, Timestamp::from_millisecond(self.now).unwrap(), input).unwrap();
+        let now = Timestamp::from_millisecond(self.now).unwrap();
+        let outcome = self.engine.handle(&mut tx, now, input).unwrap();
         tx.commit();
         while let Some(output) = self.engine.output() {
             if let Output::Mail { mail, .. } = output {
                 self.mail = mail;
             }
         }
+        outcome
     }
 
-    fn reports(&mut self, mail: u64, status: BounceStatus) {
+    fn reports(&mut self, mail: u64, status: BounceStatus) -> Outcome {
         let (to, enhanced, text) = ("tokyo".into(), "4.4.1".into(), "still trying".into());
-        self.tell(Input::Bounced { to, mail, status, enhanced, text });
+        self.tell(Input::Bounced { to, mail, status, enhanced, text })
     }
 
     fn defers(&mut self) {
@@ -505,7 +508,7 @@ const NEXT_HOP: &str = "our next hop does not take mail to it for now since 20";
 #[test]
 fn mail_that_hangs_downstream_hangs_until_the_site_hears() {
     let mut tokyo = Tokyo::new();
-    tokyo.reports(tokyo.mail, BounceStatus::Delayed);
+    assert_eq!(tokyo.reports(tokyo.mail, BounceStatus::Delayed), Outcome::Taken);
     tokyo.expect(PeerState::Delayed, ON_THE_WAY);
     tokyo.takes();
     tokyo.expect(PeerState::Delayed, ON_THE_WAY);
@@ -519,7 +522,10 @@ fn mail_that_hangs_downstream_hangs_until_the_site_hears() {
     tokyo.hears();
     tokyo.expect(PeerState::Up, "it answers");
     // The report was slower than what it is about.
-    tokyo.reports(last, BounceStatus::Delayed);
+    assert_eq!(tokyo.reports(last, BounceStatus::Delayed), Outcome::Repeated);
+    tokyo.expect(PeerState::Up, "it answers");
+    let never = Refusal::NeverSent { site: "tokyo".into() };
+    assert_eq!(tokyo.reports(u64::MAX, BounceStatus::Delayed), Outcome::Refused(never));
     tokyo.expect(PeerState::Up, "it answers");
 }
 
