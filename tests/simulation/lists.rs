@@ -3,11 +3,8 @@
 //! PROMISES
 //!   Of a naming context that is off the list outbound nothing is sent: no part, and where it would not be taken
 //!   from that site either, not its name. What is off the list inbound and comes all the same is kept for the
-//!   operator, told, and changes nothing. A hub that sends its own sends no load of others; who holds some of
-//!   another's can ask for the rest.
-//!
-//! BUGS
-//!   What is under way when a list becomes narrower is sent on; that is not looked at here.
+//!   operator, told, and changes nothing. A hub that sends its own sends nothing of others, whoever holds some of it.
+//!   What is under way ends when a list becomes narrower.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -184,16 +181,41 @@ fn a_hub_that_sends_its_own_sends_no_load_of_others() {
     assert!(world.observers.holds(2, 1, HUBS));
 }
 
-/// It got it while the hub passed everything on.
+/// It got it while the hub passed everything on, and so knows what to ask for.
 #[test]
-fn who_holds_some_of_anothers_can_ask_a_hub_for_the_rest() {
+fn who_holds_some_of_anothers_gets_no_more_once_it_is_off_the_list() {
     let mut world = line(|_| ());
     (0..3).for_each(|n| world.work(n, 20));
     assert!(world.run(world.now + DAY, World::equal));
     set(&mut world, 1, "s2", |link| link.outbound = Passage::Own);
     world.run(world.now + HOUR, |_| false);
-    let asked = world.observers.count("Requested");
+    let (asked, before) = (world.observers.count("Requested"), held(&world, FAR));
     world.work(0, 0);
-    assert!(world.run(world.now + DAY, World::equal));
-    assert!(world.observers.count("Requested") > asked, "it is not offered");
+    assert!(!named_in_a_day(&mut world).parts.contains(FAR));
+    assert!(world.observers.count("Requested") > asked, "it asks");
+    assert_eq!(held(&world, FAR), before);
+}
+
+/// A load of many parts is under way, some each day, when one side takes the naming context off its list.
+#[test]
+fn what_is_under_way_ends_when_a_list_becomes_narrower() {
+    for by_receiver in [false, true] {
+        let mut world = line(|link| (link.day_bytes_max, link.part_bytes_max) = (Some(65_536), 16 << 10));
+        world.work(2, 1);
+        world.run(world.now + DAY, |_| false);
+        world.work(1, 600);
+        assert!(named_in_a_day(&mut world).parts.contains(HUBS), "some of it leaves");
+        assert_eq!(held(&world, HUBS), None, "and not all");
+        if by_receiver {
+            set(&mut world, 2, "s1", |link| link.inbound = Passage::Only(vec![FAR.to_owned()]));
+        } else {
+            set(&mut world, 1, "s2", |link| link.outbound = Passage::Only(vec![FAR.to_owned()]));
+        }
+        world.run(world.now + DAY, |_| false);
+        let refused = world.observers.count("NotApplied");
+        for _ in 0..5 {
+            assert!(!named_in_a_day(&mut world).parts.contains(HUBS), "by the receiver: {by_receiver}");
+        }
+        assert_eq!(world.observers.count("NotApplied"), refused);
+    }
 }

@@ -228,3 +228,29 @@ fn one_huge_value_crosses_a_bad_link_in_many_parts() {
     assert!(parts > 64, "{parts} parts");
     assert!((1..parts).contains(&again), "{again} of {parts} parts again");
 }
+
+/// All of a window got lost, and what the second site asks says that it holds nothing of it.
+#[test]
+fn a_window_of_which_nothing_arrived_stays_full() {
+    let window = 64 << 10;
+    let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = PART);
+    world.sites[0].whole.timing.window_bytes = window;
+    begin_anew(&mut world, 0);
+    world.run(world.now + HOUR, |_| false);
+    world.parts.clear();
+    world.knobs.loss = 100;
+    world.work(0, 600);
+    let mut open = Unacknowledged::default();
+    world.run(world.now + 30_000, |world| {
+        open.look(world);
+        false
+    });
+    world.knobs.loss = 0;
+    world.input(1, Input::Sync { site: None }, Crash::No);
+    assert!(world.run(world.now + HOUR, |world| {
+        open.look(world);
+        world.equal()
+    }));
+    let most = open.most as u64;
+    assert!(most <= window + PART, "{most} octets under way");
+}

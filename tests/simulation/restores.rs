@@ -483,7 +483,8 @@ fn a_mass_deletion_that_was_undone_by_a_restore_does_not_come_back() {
     world.change(0, &(0..100).map(person).collect::<Vec<_>>());
     assert!(world.run(world.now + HOUR, World::equal));
     let backup = world.sites[0].store.clone();
-    let delete = |n: u32| Change::Delete { dn: Dn::parse(&format!("cn=Person {n},ou=s0,o=Example")).unwrap() };
+    let delete =
+        |n: u32| Change::Delete { dn: Dn::parse(&format!("cn=Person {n},ou=s0,o=Example")).unwrap() };
     world.change(0, &(0..60).map(delete).collect::<Vec<_>>());
     assert!(world.run(world.now + HOUR, |world| world.observers.count("Held") == 1));
     let id = holds(&world.sites[1].store).unwrap()[0].id;

@@ -268,7 +268,9 @@ impl<'t> Replay<'t> {
         let mut position = self.context.position;
         if (found.entries, found.digest) != (self.context.entries, self.context.digest) {
             position.usn += 1;
-        } else if position.usn == 0 || log::held(self.tx.as_read(), self.context.number, position.usn)?.is_some() {
+        } else if position.usn == 0
+            || log::held(self.tx.as_read(), self.context.number, position.usn)?.is_some()
+        {
             return Ok(());
         }
         // Where it stands is in the log in any case: partners will stand there.

@@ -31,6 +31,7 @@ impl Turn<'_> {
         digest: Option<VectorDigest>,
     ) -> Result<(), StoreError> {
         let told = note_vector(peer, vector, digest.is_none());
+        self.end_unwanted(partner, peer)?;
         let known = digest.is_none_or(|digest| digest == peer.vector_digest());
         match digest {
             _ if !known && peer.vector_asks > 0 => {

@@ -226,7 +226,13 @@ impl Turn<'_> {
             self.apply_ready(&partner.site, peer, &name)?;
             let timeout = peer.timeout(&self.config.timing);
             let own = self.context(&name).and_then(point);
+            let taken = self.takes(partner, &name);
             let link = peer.link(&name);
+            if !taken {
+                // It was, before our list became narrower.
+                (link.ask_at, link.ask_full, link.refresh) = (None, false, false);
+                continue;
+            }
             let refused = link.refused;
             let held = self.held.iter().any(|held| same_context(held, &name));
             if held || (own == link.theirs && !link.wants_whole()) {

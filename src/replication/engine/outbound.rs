@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use super::Event;
 use super::config::Partner;
 use super::due::{BURST_MS, next_due};
-use super::serve::PROBE_PARTS;
+use super::serve::{PROBE_PARTS, owes};
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
 use crate::replication::parts::Outgoing;
@@ -31,6 +31,11 @@ impl Turn<'_> {
         self.rename_masters()?;
         self.restate()?;
         self.detach_strangers()?;
+        for partner in &self.config.partners {
+            let mut peer = self.peer(&partner.site)?;
+            self.end_unwanted(partner, &mut peer)?;
+            self.put_back(&partner.site, peer);
+        }
         self.each_other_partner(None, |turn, partner, peer| {
             // A card that changed is told until it is heard. And either of us may have been put back to an earlier day
             // together with the cards that it pinned, or stopped before it pinned what it was told.
@@ -44,6 +49,21 @@ impl Turn<'_> {
             }
             true
         })
+    }
+
+    /// What is under way to a site and does not go to it any more, by our lists or by its own, ends.
+    pub(super) fn end_unwanted(&mut self, partner: &Partner, peer: &mut Peer) -> Result<(), StoreError> {
+        for link in peer.links.iter_mut().filter(|link| !link.chain.is_empty()) {
+            let record = self.context(&link.context);
+            let passes = |record| self.sends(partner, record) || owes(partner, link, &record.master);
+            if (link.wanted || partner.one_way) && record.is_some_and(passes) {
+                continue;
+            }
+            for flight in link.chain.drain(..) {
+                Outgoing::of(&partner.site, flight.transfer).drop_all(self.tx)?;
+            }
+        }
+        Ok(())
     }
 
     /// A commit of our own.

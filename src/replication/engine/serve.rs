@@ -55,8 +55,11 @@ impl Turn<'_> {
                 link.owed = owed;
             }
             Some(flight) if coming(flight) || flight.next == 0 => {}
-            // Of a large one, part 0; the site then names what else is missing.
-            Some(flight) => again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false),
+            Some(flight) => {
+                // Of a large one, part 0; the site then names what else is missing, and until then nothing has arrived.
+                again(flight, &[(0, flight.parts.min(PROBE_PARTS) - 1)], false);
+                flight.arrived = 0;
+            }
             None => {
                 link.owed = owed;
                 link.push_at = sooner(link.push_at, now);
@@ -67,7 +70,7 @@ impl Turn<'_> {
 }
 
 /// Whether the site may have what it lacks though we do not offer it: it masters it, or gave it to us.
-fn owes(partner: &Partner, link: &Link, master: &str) -> bool {
+pub(super) fn owes(partner: &Partner, link: &Link, master: &str) -> bool {
     master == partner.site || link.gave
 }
 

@@ -256,7 +256,9 @@ fn each_part_that_leaves_is_told_as_the_first_time_or_as_again() {
                     left += parts.len() as u32;
                     let Some(part) = parts.first().filter(|_| !asked) else { continue };
                     asked = true;
-                    let mut message = Message::new(Vec::new());
+                    let (context, standing) = (CONTEXT.into(), Standing::Follows);
+                    let wanted = VectorItem { context, position: None, digest: None, standing };
+                    let mut message = Message::new(vec![wanted]);
                     message.heard = Some(Heard { seq: mail, held_ms: 0 });
                     message.requests = vec![Request {
                         context: CONTEXT.into(),
