@@ -160,6 +160,13 @@ fn succeed(
     let pinned = told(config, partner, cards, word)?;
     let site = pinned.card.name();
     if pinned == known {
+        // A hub that is behind tells older cards of many sites, each time.
+        if word == Word::Own && cards.last().is_some_and(|card| card.trim() != known.text.trim()) {
+            info!(
+                event = "card-older",
+                site, "the site told a card that is older than the pinned one, which holds"
+            );
+        }
         return Ok(());
     }
     if pinned.card == known.card {
