@@ -92,6 +92,12 @@ pub fn log(event: &Event) {
         Event::Requested { site, context, full } => {
             info!(event = "requested", site, context, full, "asked for what is missing");
         }
+        Event::NotOffered { site, context, requests } => {
+            info!(
+                event = "not-offered",
+                site, context, requests, "the site asked for what it does not get, or what is not held here"
+            );
+        }
         Event::MasterRenamed { context, master } => {
             info!(event = "master-renamed", context, master, "the site that masters it has this name now");
         }
@@ -239,11 +245,12 @@ pub fn name(event: &Event) -> &'static str {
         Event::Crowded { .. } => "inbox-full",
         Event::GivenUp { .. } => "transfer-given-up",
         Event::Damaged { .. } => "entries-damaged",
+        Event::NotOffered { .. } => "not-offered",
     }
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 33] = [
+pub const NAMES: [&str; 34] = [
     "site-up",
     "transfer-sent",
     "parts-resent",
@@ -277,6 +284,7 @@ pub const NAMES: [&str; 33] = [
     "inbox-full",
     "transfer-given-up",
     "entries-damaged",
+    "not-offered",
 ];
 
 #[cfg(test)]

@@ -71,9 +71,7 @@ impl Turn<'_> {
             self.take_vector(partner, &mut peer, message.vector, message.vector_digest)?;
         }
         if freshness != Freshness::Old {
-            for request in &message.requests {
-                self.serve(partner, &mut peer, request, &message.requests, newest)?;
-            }
+            self.serve_all(partner, &mut peer, &message.requests, newest)?;
         }
         if newest {
             for item in &message.digests {

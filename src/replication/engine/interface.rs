@@ -180,6 +180,13 @@ pub enum Event {
         context: String,
         reason: String,
     },
+    /// So many requests of one message are for what does not go to the site, or is not held here.
+    NotOffered {
+        site: String,
+        /// The first of them.
+        context: String,
+        requests: u64,
+    },
     /// We asked for what we miss.
     Requested {
         site: String,

@@ -8,6 +8,7 @@
 //!   What is not offered to a site goes to it only if the site masters it or gave it to us: what a site says to hold proves
 //!   nothing, for our vectors tell it positions and digests.
 
+use super::Event;
 use super::config::Partner;
 use super::turn::{Turn, point, sooner};
 use crate::directory::StoreError;
@@ -15,23 +16,47 @@ use crate::replication::peer::{Flight, Link, Peer};
 use crate::replication::wire::Request;
 
 impl Turn<'_> {
-    /// Does what this request asks for; `all`: those of the same message.
-    pub(super) fn serve(
+    /// Does what these requests of one message ask for. What is not for the site is told in one line, however much.
+    pub(super) fn serve_all(
+        &mut self,
+        partner: &Partner,
+        peer: &mut Peer,
+        all: &[Request],
+        newest: bool,
+    ) -> Result<(), StoreError> {
+        let mut denied = Vec::new();
+        for request in all {
+            if !self.serve(partner, peer, request, all, newest)? {
+                denied.push(&request.context);
+            }
+        }
+        if let Some(first) = denied.first() {
+            let (site, context) = (partner.site.clone(), first.to_string());
+            self.event(Event::NotOffered { site, context, requests: denied.len() as u64 });
+        }
+        Ok(())
+    }
+
+    /// Does what this request asks for; `all`: those of the same message. Whether the site may have that.
+    fn serve(
         &mut self,
         partner: &Partner,
         peer: &mut Peer,
         request: &Request,
         all: &[Request],
         newest: bool,
-    ) -> Result<(), StoreError> {
-        let Some(record) = self.context(&request.context).cloned() else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let Some(record) = self.context(&request.context).cloned() else { return Ok(false) };
         let (now, timeout, echoed) = (self.now, peer.timeout(&self.config.timing), peer.echoed_seq);
         let link = peer.link(&request.context);
         let owed = owes(partner, link, &record.master);
+        if !(owed || self.sends(partner, &record)) {
+            return Ok(false);
+        }
         // Over what we may have lost ourselves nothing is sent.
         let off = request.base.is_some_and(|base| !record.is_on_history(&base));
-        if !(owed || self.sends(partner, &record)) || (off && record.master == self.config.site) {
-            return Ok(());
+        if off && record.master == self.config.site {
+            return Ok(true);
         }
         link.wanted = true;
         // A flight whose last parts left after the question was put, and not long ago, may still arrive.
@@ -40,10 +65,10 @@ impl Turn<'_> {
             if let Some(flight) = link.chain.iter_mut().find(|flight| flight.transfer == id) {
                 again(flight, &request.missing, coming(flight));
             }
-            return Ok(());
+            return Ok(true);
         }
         if !newest || link.awaits_file(now) {
-            return Ok(());
+            return Ok(true);
         }
         let base = request.base.zip(request.base_digest);
         let named = |flight: &Flight| all.iter().any(|other| other.transfer == Some(flight.transfer));
@@ -65,7 +90,7 @@ impl Turn<'_> {
                 link.push_at = sooner(link.push_at, now);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::directory::{Attributes, ContextRecord, Dn, Table, Write as _};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::engine::config::KnownSite;
 use crate::replication::engine::{
-    Engine, EngineConfig, Header, Input, Output, Partner, Passage, Succession, Timing,
+    Engine, EngineConfig, Event, Header, Input, Output, Partner, Passage, Succession, Timing,
 };
 use crate::replication::wire::{DigestItem, Message, Request, Standing, VectorItem};
 
@@ -134,4 +134,23 @@ fn digests_of_what_is_not_offered_are_not_told() {
     assert_eq!(told(Passage::All), 1);
     assert_eq!(told(Passage::Own), 0);
     assert_eq!(told(Passage::Only(Vec::new())), 0);
+}
+
+#[test]
+fn who_asks_for_what_is_not_offered_is_told_once_a_message() {
+    let told = |outbound: Passage| {
+        let (mut store, mut engine, [before, _]) = paris(outbound);
+        let mut message = asks(&before, true);
+        let request = Request { context: "o=nobody".into(), ..message.requests[0].clone() };
+        message.requests.extend([request, message.requests[0].clone()]);
+        let requests = |output: Output| match output {
+            Output::Event(Event::NotOffered { context, requests, .. }) => Some((context, requests)),
+            _ => None,
+        };
+        let told: Vec<_> =
+            outputs(&mut store, &mut engine, &message).into_iter().filter_map(requests).collect();
+        told
+    };
+    assert_eq!(told(Passage::Own), [(CONTEXT.to_owned(), 3)]);
+    assert_eq!(told(Passage::All), [("o=nobody".to_owned(), 1)]);
 }
