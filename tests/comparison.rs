@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 
 use bridgehead::directory::commit::Commit;
 use bridgehead::directory::context::{context_by_number, context_of, create_context, put_context};
+use bridgehead::directory::entry::batch_of;
 use bridgehead::directory::ldif::Reader;
 use bridgehead::directory::memory::MemoryStore;
 use bridgehead::directory::sqlite::SqliteStore;
-use bridgehead::directory::{ContextRecord, Dn, Read, Table, Write};
+use bridgehead::directory::{ContextRecord, Dn, Read, Table, Write, lookup};
 use bridgehead::replication::engine::{
     Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
 };
@@ -366,6 +367,138 @@ fn what_was_altered_at_the_master_is_told_and_nothing_else() {
     assert_eq!(pair.count(noticed), 1, "{:?}", pair.events);
     assert_eq!(pair.record(PARIS), before);
     assert!(pair.stored(TOKYO) == sound);
+}
+
+impl Pair {
+    /// As a failing disk would, makes the row of each of these entries unreadable, or takes it away.
+    fn spoil(&mut self, n: usize, persons: impl Iterator<Item = u32>, gone: bool) {
+        let record = self.record(n);
+        let mut tx = self.sites[n].store.begin();
+        for person in persons {
+            let dn = Dn::parse(&format!("uid=p{person},{CONTEXT}")).unwrap();
+            let uuid = lookup::find(&tx, &record, &dn).unwrap().expect("an entry");
+            let (batch, ordinal) = batch_of(uuid);
+            let key = [&record.number.to_be_bytes()[..], &batch, &ordinal.to_be_bytes()].concat();
+            match gone {
+                true => tx.delete(Table::Entry, &key).unwrap(),
+                false => tx.put(Table::Entry, &key, b"\xff no entry").unwrap(),
+            }
+        }
+        tx.commit();
+    }
+
+    /// A commit of Paris, of which its engine has heard.
+    fn commits(&mut self, batch: u8, ldif: &str) {
+        commit(&mut self.sites[PARIS].store, batch, ldif);
+        self.input(PARIS, Input::LocalCommit { context: 1 });
+    }
+
+    fn is_equal(&self) -> bool {
+        self.record(PARIS) == ContextRecord { log_floor: self.record(PARIS).log_floor, ..self.record(TOKYO) }
+    }
+}
+
+fn room(person: u32, room: &str) -> String {
+    format!(
+        "version: 1\ndn: uid=p{person},{CONTEXT}\nchangetype: modify\nreplace: roomNumber\nroomNumber: {room}\n-\n\n"
+    )
+}
+
+fn written(person: u32, room: &str) -> String {
+    format!("version: 1\ndn: uid=p{person},{CONTEXT}\nuid: p{person}\nroomNumber: {room}\n\n")
+}
+
+/// Where what a transfer could borrow words from cannot be read, it does without.
+#[test]
+fn a_change_leaves_beside_entries_that_cannot_be_read() {
+    for gone in [false, true] {
+        let mut pair = Pair::new(&company(500), 1 << 20);
+        pair.settle();
+        pair.spoil(PARIS, (1..500).filter(|n| n % 5 == 0), gone);
+        pair.commits(3, &room(7, "X"));
+        pair.settle();
+        assert!(pair.is_equal(), "{:?}", pair.events);
+    }
+}
+
+/// Only what has to be read keeps a change back, and that is told; what is imported anew goes to the others.
+#[test]
+fn what_cannot_be_read_keeps_nothing_else_back() {
+    for gone in [false, true] {
+        let mut pair = Pair::new(&company(500), 1 << 20);
+        pair.settle();
+        commit(&mut pair.sites[PARIS].store, 3, &room(7, "X"));
+        pair.spoil(PARIS, [7].into_iter(), gone);
+        pair.events.clear();
+        pair.input(PARIS, Input::LocalCommit { context: 1 });
+        pair.settle();
+        assert_eq!(pair.damaged(), 1, "{:?}", pair.events);
+        assert!(!pair.is_equal());
+        pair.sites[PARIS].engine = Engine::new(pair.sites[PARIS].engine.config().clone());
+        pair.input(PARIS, Input::Start);
+        pair.commits(4, &room(8, "Y"));
+        pair.settle();
+        pair.events.clear();
+        pair.input(PARIS, Input::Verify { site: None });
+        assert!(pair.damaged() > 0, "{:?}", pair.events);
+        pair.settle();
+        pair.commits(5, &written(7, "Z"));
+        pair.settle();
+        assert!(pair.is_equal(), "{:?}", pair.events);
+    }
+}
+
+/// An import that only puts back what was there is no change that anybody hears of.
+#[test]
+fn what_can_be_read_again_leaves_without_anybodys_word() {
+    let mut pair = Pair::new(&company(500), 1 << 20);
+    pair.settle();
+    commit(&mut pair.sites[PARIS].store, 3, &room(7, "X"));
+    pair.spoil(PARIS, [7].into_iter(), false);
+    pair.input(PARIS, Input::LocalCommit { context: 1 });
+    pair.settle();
+    let before = pair.record(PARIS);
+    commit(&mut pair.sites[PARIS].store, 4, &written(7, "X"));
+    assert_eq!(pair.record(PARIS), before, "as it was");
+    assert!(!pair.is_equal());
+    let until = pair.now + HOUR;
+    while pair.now < until {
+        pair.now += 60_000;
+        pair.settle();
+    }
+    assert!(pair.is_equal(), "{:?}", pair.events);
+}
+
+/// A load that lacks an entry would go by mail for nothing, as often as it is asked for.
+#[test]
+fn no_load_leaves_that_lacks_what_is_gone() {
+    for gone in [false, true] {
+        let mut pair = Pair::new(&company(500), 1 << 20);
+        pair.spoil(PARIS, [7].into_iter(), gone);
+        pair.sites[TOKYO].store = MemoryStore::new();
+        pair.settle();
+        let parts: usize = pair.sent.iter().map(|mail| mail.3).sum();
+        assert_eq!(parts, 0);
+        assert!(pair.damaged() > 0, "{:?}", pair.events);
+        pair.commits(3, &written(7, "X"));
+        pair.settle();
+        assert_eq!(pair.record(TOKYO).digest, pair.record(PARIS).digest, "{:?}", pair.events);
+    }
+}
+
+/// What a replica cannot read it gets anew.
+#[test]
+fn a_replica_that_cannot_read_what_it_holds_begins_anew() {
+    let (touched, beside) = (room(10, "X"), written(500, "B12"));
+    for (gone, change) in [(false, &touched), (true, &touched), (false, &beside), (true, &beside)] {
+        let mut pair = Pair::new(&company(500), 1 << 20);
+        pair.settle();
+        pair.spoil(TOKYO, (1..500).filter(|n| n % 5 == 0), gone);
+        pair.commits(3, change);
+        pair.settle();
+        assert!(pair.is_equal(), "{:?}", pair.events);
+        assert!(pair.stored(TOKYO) == pair.stored(PARIS));
+    }
 }
 
 /// Digests travel in one piece; where mail is small, a full load in parts takes their place.

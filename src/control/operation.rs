@@ -1,5 +1,7 @@
 //! What a command may ask of a site, whether the daemon runs or not.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::replication::engine::{Event, Input, Shown};
@@ -59,11 +61,14 @@ impl Word {
 
 /// What `verify` found to be damaged of what this site masters, and what to do: nobody else can repair that.
 pub fn damaged(events: &[Event], site: &str) -> String {
-    let own = events.iter().filter_map(|event| match event {
-        Event::Damaged { context, master, .. } if master == site => Some(context),
-        _ => None,
-    });
-    own.map(|context| {
+    let own: BTreeSet<&String> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Damaged { context, master, .. } if master == site => Some(context),
+            _ => None,
+        })
+        .collect();
+    own.into_iter().map(|context| {
         format!(
             "bridgehead: what is stored here of {context} was altered behind the daemon's back, or the disk fails; this \
              site masters it: restore the store from a backup, or import it again; connected sites still hold what it was\n"
@@ -114,6 +119,9 @@ pub fn report(events: &[Event]) -> String {
             }
             Event::Forgotten { id } => Some(format!("{id} is let go")),
             Event::Kept { id, reason, .. } => Some(format!("refused again, and kept as {id}: {reason}")),
+            Event::Damaged { context, .. } => {
+                Some(format!("{context}: what is stored here of it is damaged: `bridgehead verify`"))
+            }
             Event::NotApplied { context, reason, .. } => Some(format!("{context}: not applied: {reason}")),
             Event::Held { context, master, hold, deletions, entries, .. } => Some(format!(
                 "{context}: the transfer of {master} would delete {deletions} of {entries} entries and waits: `bridgehead hold show {hold}`"

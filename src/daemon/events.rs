@@ -120,7 +120,7 @@ pub fn log(event: &Event) {
                 context,
                 master,
                 usn = position.usn,
-                "what is stored does not have its digest: it was altered, or the disk fails"
+                "what is stored does not have its digest, or cannot be read: it was altered, or the disk fails"
             );
         }
         Event::Forked { site, context, ours, theirs } => {

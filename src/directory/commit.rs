@@ -4,6 +4,7 @@
 //!   What `finish` returns is logged, counted and in the digest; a commit that changes nothing uses
 //!   no USN. New entries get the entryUUIDs of the commit's batch, in the order they came, unless they bring their own.
 //!   Of an attribute with many values, those that stay keep their places, whatever order a change names them in.
+//!   An entry that cannot be read any more is put back by one that is put in its place.
 //! STANDARDS
 //!   RFC 4511 sections 4.6 to 4.9 (what modify, add, delete and modify DN mean); the reasons of a refusal are
 //!   named as its result codes.
@@ -259,9 +260,12 @@ impl<'t> Commit<'t> {
             (Some(_), _) if add => Err(Refusal::AlreadyExists.into()),
             (_, Some(_)) if add => Err(Refusal::UuidTaken.into()),
             (Some(there), None) if uuid.is_none_or(|uuid| uuid == there) => {
-                let old = self.entry(there)?;
                 let new = Entry { uuid: there, parent, rdn: rdn.clone(), attributes: attributes.clone() };
-                self.replace(old, new)
+                match self.entry(there) {
+                    Ok(old) => self.replace(old, new),
+                    Err(StoreError::Damaged(_)) => self.renew(&new),
+                    Err(error) => Err(error.into()),
+                }
             }
             (Some(_), _) => Err(Refusal::UuidDiffers.into()),
             (None, Some(old)) => {
@@ -405,6 +409,13 @@ impl<'t> Commit<'t> {
         let log = &mut self.log;
         difference(new.uuid, &old.attributes, &new.attributes, &mut |touched| log.touch(&touched));
         self.write(new.uuid, new.encode())
+    }
+
+    /// What was there cannot be read, so nobody knows what of it changes: it is made anew everywhere.
+    fn renew(&mut self, entry: &Entry) -> Result<(), Stop> {
+        self.log.touch(&Touched::Deleted(entry.uuid));
+        self.log.touch(&Touched::Added(entry.uuid));
+        self.write(entry.uuid, entry.encode())
     }
 
     fn write(&mut self, uuid: Uuid, octets: Vec<u8>) -> Result<(), Stop> {

@@ -230,6 +230,10 @@ pub struct Link {
     /// What the log was told of how the site's state and ours stand to each other, until they are equal.
     #[n(19)]
     pub told: Option<Told>,
+    /// Times that nothing could be made for the site of what is stored, since something was.
+    #[n(21)]
+    #[cbor(default)]
+    pub unmade: u32,
 }
 
 /// Why the site's state and ours cannot both be right.
@@ -317,6 +321,7 @@ impl Link {
             by_file: None,
             arriving: Vec::new(),
             refused: None,
+            unmade: 0,
             repeat_at: None,
         }
     }

@@ -1,6 +1,7 @@
 //! What operators set and do: holds, pauses, removals, schedules, budgets, one-way links, verify.
 
-use bridgehead::directory::{Table, Write};
+use bridgehead::directory::context::context_of;
+use bridgehead::directory::{Dn, Read, Table, Write};
 use bridgehead::replication::engine::hold::{HoldVerdict, holds};
 use bridgehead::replication::engine::quarantine::{kept, payload};
 use bridgehead::replication::engine::{Header, Input};
@@ -268,6 +269,45 @@ fn verify_ends_where_another_site_repaired() {
     world.run(world.now + DAY, |_| false);
     assert!(world.equal());
     assert!(peer(&world, 1, "s2").links.iter().all(|link| link.verify_at.is_none()));
+}
+
+/// A hub that cannot read an entry passes all else on, and that naming context once it was repaired.
+#[test]
+fn a_hub_that_cannot_read_an_entry_goes_on_once_verify_repaired_it() {
+    let knobs = Knobs { sites: 3, topology: Topology::Star, bulk: 60, ..Knobs::calm() };
+    let mut world = World::new(1, knobs);
+    world.run(world.now + 2 * DAY, |_| false);
+    assert!(world.equal());
+    (world.traffic.lawless, world.spoiled) = (true, true);
+    unreadable(&mut world, 0, "ou=s1,o=Example");
+    let blank = World::new(1, Knobs { sites: 3, topology: Topology::Star, ..Knobs::calm() });
+    world.sites[2].store = blank.sites[2].store.clone();
+    world.sites[2].restart();
+    world.observers.restored(2, &world.sites[2]);
+    world.input(2, Input::Start, Crash::No);
+    world.work(0, 0);
+    world.run(world.now + DAY, |_| false);
+    assert!(world.observers.holds(2, 0, "ou=s0,o=Example"), "another naming context");
+    assert!(!world.observers.holds(2, 1, "ou=s1,o=Example"));
+    let told = world.observers.count("Damaged");
+    assert!((1..=2).contains(&told), "{told} times");
+    world.input(0, Input::Verify { site: Some("s1".into()) }, Crash::No);
+    assert!(world.run(world.now + HOUR, |world| world.observers.holds(2, 1, "ou=s1,o=Example")));
+}
+
+/// The last entry of what a site holds of a naming context is no entry any more.
+fn unreadable(world: &mut World, n: usize, context: &str) {
+    let store = &mut world.sites[n].store;
+    let number = context_of(store, &Dn::parse(context).unwrap()).unwrap().unwrap().number;
+    let mut tx = store.begin();
+    let mut last = None;
+    let visit = &mut |key: &[u8], _: &[u8]| {
+        last = Some(key.to_vec());
+        false
+    };
+    tx.scan_back(Table::Entry, &number.to_be_bytes(), &(number + 1).to_be_bytes(), visit).unwrap();
+    tx.put(Table::Entry, &last.unwrap(), b"\xff no entry").unwrap();
+    tx.commit();
 }
 
 /// A site whose file was taken away by hand is forgotten with all that was under way.

@@ -263,7 +263,8 @@ impl Turn<'_> {
                 }
                 Ok(Done::Applied)
             }
-            Err(TransferError::Store(error)) => Err(error),
+            // What cannot be read of what is held comes anew like what differs.
+            Err(TransferError::Store(error)) if !matches!(error, StoreError::Damaged(_)) => Err(error),
             Err(error) => {
                 self.refuse_transfer(from, &name, assembly, error.to_string())?;
                 self.start_over(peer, &name);

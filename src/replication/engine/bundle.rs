@@ -32,7 +32,7 @@ impl Turn<'_> {
         let contexts = self.contexts.clone();
         for record in contexts.iter().cloned() {
             let Some(here) = point(&record).filter(|_| self.sends(partner, &record)) else { continue };
-            let Some(encoded) = self.encode(&record, None)? else { continue };
+            let Some(encoded) = self.encode(&record, None, false)? else { continue };
             let context = record.dn.to_string();
             let cut = match parts::cut(&encoded.manifest, &encoded.body, PART_BYTES) {
                 Ok(cut) => cut,

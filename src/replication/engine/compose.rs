@@ -45,10 +45,12 @@ impl Turn<'_> {
         limit - (vector + (OVERHEAD_BYTES + ITEM_BYTES) as u64).min(limit / 2)
     }
 
+    /// None: it cannot be made; why is told, unless that was `told` already.
     pub(super) fn encode(
         &mut self,
         record: &ContextRecord,
         base: Option<Point>,
+        told: bool,
     ) -> Result<Option<Encoded>, StoreError> {
         let Some(checkpoint) = self.checkpoint(record)? else { return Ok(None) };
         let base = base.filter(|(position, _)| record.is_on_history(position));
@@ -66,13 +68,27 @@ impl Turn<'_> {
         };
         match result {
             Ok(encoded) => Ok(encoded),
-            Err(EncodeError::Store(error)) => Err(error),
-            Err(error) => {
-                let (context, reason) = (record.dn.to_string(), error.to_string());
-                self.event(Event::NotApplied { site: self.config.site.clone(), context, reason });
-                Ok(None)
+            Err(error) => self.cannot_encode(record, error, told).map(|()| None),
+        }
+    }
+
+    /// What cannot be read of a naming context keeps back what it is needed for, and nothing else.
+    pub(super) fn cannot_encode(
+        &mut self,
+        record: &ContextRecord,
+        error: EncodeError,
+        told: bool,
+    ) -> Result<(), StoreError> {
+        match error {
+            EncodeError::Store(error) if !matches!(error, StoreError::Damaged(_)) => return Err(error),
+            _ if told => {}
+            EncodeError::Store(_) => self.tell_damaged(record),
+            error => {
+                let site = self.config.site.clone();
+                self.not_applied(&site, &record.dn.to_string(), error.to_string());
             }
         }
+        Ok(())
     }
 
     /// Cuts a transfer and keeps its parts until they are acknowledged.

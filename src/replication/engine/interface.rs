@@ -213,7 +213,8 @@ pub enum Event {
         context: String,
         position: Shown,
     },
-    /// The entries that are stored do not have the digest that is told of them: they were altered behind our back.
+    /// The entries that are stored do not have the digest that is told of them, or cannot be read: they were altered
+    /// behind our back.
     Damaged {
         context: String,
         master: String,

@@ -7,7 +7,7 @@
 //!   schedule is `never`.
 
 use super::config::{Partner, same_context};
-use super::turn::{Turn, point, sooner};
+use super::turn::{Turn, point};
 use crate::directory::{ContextRecord, StoreError};
 use crate::replication::pacing::millis;
 use crate::replication::parts::Outgoing;
@@ -36,7 +36,8 @@ impl Turn<'_> {
                 link.repeat_at = Some(self.now + repeat);
             }
             if link.chain.is_empty() && link.theirs != point(record) {
-                link.push_at = sooner(link.push_at, self.now + millis(self.config.timing.batching));
+                // What could not be made is tried again later.
+                link.push_at = link.push_at.or(Some(self.now + millis(self.config.timing.batching)));
             }
         }
     }

@@ -89,9 +89,13 @@ impl Turn<'_> {
             recount::rebuild(self.tx, record)?;
             self.refresh(record.number)?;
         }
+        self.tell_damaged(record);
+        Ok(false)
+    }
+
+    pub(super) fn tell_damaged(&mut self, record: &ContextRecord) {
         let (context, master) = (record.dn.to_string(), record.master.clone());
         self.event(Event::Damaged { context, master, position: record.position.into() });
-        Ok(false)
     }
 
     /// The comparisons that are due to begin, or to begin again.
@@ -170,7 +174,7 @@ impl Turn<'_> {
         if !self.sends(partner, &record) {
             return Ok(());
         }
-        let Some(encoded) = self.encode(&record, None)? else { return Ok(()) };
+        let Some(encoded) = self.encode(&record, None, false)? else { return Ok(()) };
         self.replace_chain(partner, peer, &record, encoded)
     }
 
@@ -207,11 +211,7 @@ impl Turn<'_> {
         let (theirs, ours) = (&found.theirs, &found.ours);
         let encoded = match transfer::encode_repair(self.tx.as_read(), &record, theirs, ours, &checkpoint) {
             Ok(encoded) => encoded,
-            Err(transfer::EncodeError::Store(error)) => return Err(error),
-            Err(error) => {
-                self.not_applied(&partner.site, context, error.to_string());
-                return Ok(());
-            }
+            Err(error) => return self.cannot_encode(&record, error, false),
         };
         let entries = (found.theirs.len() + found.ours.len()) as u64;
         self.event(Event::Repairing { site: partner.site.clone(), context: context.to_owned(), entries });

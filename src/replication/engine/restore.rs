@@ -62,7 +62,11 @@ enum Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Stop {
-        Stop::Store(error)
+        match error {
+            // Of ours or theirs something cannot be read; that is no reason to do nothing else.
+            StoreError::Damaged(_) => Stop::Other(error.to_string()),
+            error => Stop::Store(error),
+        }
     }
 }
 
@@ -297,7 +301,7 @@ impl Turn<'_> {
         let most = self.config.partner(from).map_or(0, |partner| deletions_max(partner, record.entries));
         let merged = merge::merge(self.tx, &own, &theirs, parted.as_ref(), most);
         let conflicts = merged.map_err(|error| match error {
-            ReplayError::Store(error) => Stop::Store(error),
+            ReplayError::Store(error) => error.into(),
             error => Stop::Other(error.to_string()),
         })?;
         self.tell_conflicts(&own, &theirs, &conflicts)?;
@@ -337,13 +341,13 @@ impl Turn<'_> {
         let name = Dn::parse("cn=what was lost").map_err(|error| Stop::Other(error.to_string()))?;
         let created = context::create_context(self.tx, &name, &record.master, Uuid::nil());
         let mut scratch = created.map_err(|error| match error {
-            ContextError::Store(error) => Stop::Store(error),
+            ContextError::Store(error) => error.into(),
             error => Stop::Other(error.to_string()),
         })?;
         scratch.dn = record.dn.clone();
         match transfer::apply(self.tx, &scratch, manifest, checkpoint, body) {
             Ok(_) => Ok(scratch),
-            Err(TransferError::Store(error)) => Err(Stop::Store(error)),
+            Err(TransferError::Store(error)) => Err(error.into()),
             Err(error) => Err(Stop::Other(error.to_string())),
         }
     }

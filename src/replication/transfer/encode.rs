@@ -65,9 +65,10 @@ pub fn encode(
     let Some((summary, plan)) = Plan::since(read, context, &base)? else { return Ok(None) };
     let base = Base::At(base, summary.digest);
     let Some(ranks) = plan.ranks(read, context, summary)? else { return Ok(None) };
-    let dictionary = match plan.touched_few() {
-        Some(touched) => dictionary::choose(read, context, &ranks, &touched)?,
-        None => None,
+    let dictionary = match plan.touched_few().map(|few| dictionary::choose(read, context, &ranks, &few)) {
+        // What it would be made of cannot be read: the body is longer without, and as right.
+        None | Some(Err(StoreError::Damaged(_))) => None,
+        Some(chosen) => chosen?,
     };
     let mut encoder = Encoder::new(read, context, Known::Ranks(ranks));
     encoder.dictionary = dictionary;
@@ -222,6 +223,10 @@ impl<'r> Encoder<'r> {
             parents.push(parent);
             true
         })?;
+        let (stored, counted) = (self.new.len() as u64, self.context.entries);
+        if stored != counted {
+            return Err(StoreError::Damaged(format!("{stored} entries are stored, not {counted}")).into());
+        }
         Arc::make_mut(&mut self.new).sort();
         for (index, parent) in parents.into_iter().enumerate() {
             let parent = self.new.index_of(parent);
@@ -474,7 +479,11 @@ impl<'r> Encoder<'r> {
         let dn = std::str::from_utf8(&octets).ok().and_then(|text| Dn::parse(text).ok());
         let Some(dn) = dn else { return Ok(Value::Octets(octets)) };
         let Some(uuid) = self.finder.find(self.read, &dn)? else { return Ok(Value::Octets(octets)) };
-        let spelled = self.finder.dn_of(self.read, uuid)?.map(|dn| dn.to_string().into_bytes());
+        let spelled = match self.finder.dn_of(self.read, uuid) {
+            // Its octets are right without the entry.
+            Err(StoreError::Damaged(_)) => None,
+            found => found?.map(|dn| dn.to_string().into_bytes()),
+        };
         if spelled.as_ref() != Some(&octets) {
             return Ok(Value::Octets(octets));
         }
