@@ -220,7 +220,7 @@ pub struct Link {
     #[n(17)]
     #[cbor(default, with = "packed")]
     pub arriving: Vec<TransferId>,
-    /// The last transfer from the site that was refused by what its first part says.
+    /// The last transfer from the site that was refused, or did not fit.
     #[n(18)]
     pub refused: Option<TransferId>,
     /// The site asked for it and may have it, though it is not offered.
@@ -230,6 +230,10 @@ pub struct Link {
     /// What the log was told of how the site's state and ours stand to each other, until they are equal.
     #[n(19)]
     pub told: Option<Told>,
+    /// Times that what came did not fit, since something did.
+    #[n(20)]
+    #[cbor(default)]
+    pub misfits: u32,
     /// Times that nothing could be made for the site of what is stored, since something was.
     #[n(21)]
     #[cbor(default)]
@@ -321,6 +325,7 @@ impl Link {
             by_file: None,
             arriving: Vec::new(),
             refused: None,
+            misfits: 0,
             unmade: 0,
             repeat_at: None,
         }

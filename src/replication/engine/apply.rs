@@ -112,7 +112,7 @@ impl Turn<'_> {
                     let reason = "its base is not what we hold at that position".to_owned();
                     self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
-                    self.start_over(peer, context);
+                    self.start_over(peer, context, &assembly);
                 }
                 Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
                 Verdict::Merge(checkpoint) => {
@@ -127,6 +127,7 @@ impl Turn<'_> {
                         return Ok(true);
                     }
                     assembly.drop_all(self.tx)?;
+                    self.misfits(peer, context, &assembly);
                 }
                 Verdict::Apply(checkpoint) if self.waits(context, checkpoint.position)? => {}
                 Verdict::Apply(checkpoint) => {
@@ -209,6 +210,7 @@ impl Turn<'_> {
             Err(PartError::Store(error)) => return Err(error),
             Err(error) => {
                 self.refuse_transfer(from, &name, assembly, error.to_string())?;
+                self.misfits(peer, &name, assembly);
                 return Ok(Done::Not);
             }
         };
@@ -217,6 +219,7 @@ impl Turn<'_> {
             Ok(record) => record,
             Err(reason) => {
                 self.refuse_transfer(from, &name, assembly, reason)?;
+                self.misfits(peer, &name, assembly);
                 return Ok(Done::Not);
             }
         };
@@ -267,7 +270,7 @@ impl Turn<'_> {
             Err(TransferError::Store(error)) if !matches!(error, StoreError::Damaged(_)) => Err(error),
             Err(error) => {
                 self.refuse_transfer(from, &name, assembly, error.to_string())?;
-                self.start_over(peer, &name);
+                self.start_over(peer, &name, assembly);
                 Ok(Done::Not)
             }
         }
@@ -339,13 +342,23 @@ impl Turn<'_> {
     }
 
     /// Tells the site that we hold nothing, so that it sends everything.
-    fn start_over(&self, peer: &mut Peer, context: &str) {
-        let wait = peer.timeout(&self.config.timing);
+    fn start_over(&self, peer: &mut Peer, context: &str, assembly: &Assembly) {
+        self.misfits(peer, context, assembly);
+        peer.link(context).ask_full = true;
+    }
+
+    /// What came does not fit, and may not fit when it comes again: the first time something else is asked for at once,
+    /// then each time after twice as long. What fits is taken whenever it comes.
+    fn misfits(&self, peer: &mut Peer, context: &str, assembly: &Assembly) {
+        let timeout = peer.timeout(&self.config.timing);
         let link = peer.link(context);
-        // Not at once a second time: a site that keeps sending what does not fit costs little.
-        let wait = if link.ask_full { wait } else { 0 };
-        link.ask_full = true;
-        link.ask_at = sooner(link.ask_at, self.now + wait);
+        let wait = match link.misfits {
+            0 => 0,
+            times => timeout.saturating_mul(1 << (times - 1).min(16)),
+        };
+        link.misfits = link.misfits.saturating_add(1);
+        link.refused = Some(assembly.transfer());
+        link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
     }
 
     /// The naming context's record, which is made when it is new to this store; or why it cannot be made.
@@ -377,7 +390,7 @@ impl Turn<'_> {
         let record = self.context(context).cloned();
         let own = record.as_ref().and_then(point);
         let link = peer.link(context);
-        link.asks = 0;
+        (link.asks, link.misfits) = (0, 0);
         link.gave = true;
         link.ask_full = false;
         link.refresh = false;

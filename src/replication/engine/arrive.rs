@@ -67,10 +67,12 @@ impl Turn<'_> {
                     }
                     if !assembly.is_complete() {
                         let link = peer.link(&item.context);
-                        link.ask_at = Some(self.now + millis(self.config.timing.gap));
-                        // What was refused and comes again is no progress: questions go on to be in vain.
-                        if link.refused != Some(item.part.transfer) {
-                            link.asks = 0;
+                        let soon = self.now + millis(self.config.timing.gap);
+                        if link.refused == Some(item.part.transfer) {
+                            // It comes again, which is no progress: questions go on to be in vain, as planned.
+                            link.ask_at = link.ask_at.or(Some(soon));
+                        } else {
+                            (link.ask_at, link.asks) = (Some(soon), 0);
                         }
                     }
                     received.contexts.insert(item.context);

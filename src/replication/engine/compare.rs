@@ -156,7 +156,7 @@ impl Turn<'_> {
                 self.ask_soon(partner, link, first_wait);
             } else {
                 link.ask_at = None;
-                link.asks = 0;
+                (link.asks, link.misfits) = (0, 0);
             }
             return self.resolve_fork(&link.context);
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::directory::change::Change;
 use crate::directory::commit::Commit;
-use crate::directory::context::{context_by_number, create_context};
+use crate::directory::context::{context_by_number, contexts, create_context};
 use crate::directory::memory::MemoryStore;
 use crate::directory::{Attributes, Digest, Dn, Position, Table, Write as _};
 use crate::replication::checkpoint::Checkpoint;
@@ -362,18 +362,31 @@ fn what_is_told_of_others_is_told_until_that_very_message_was_heard() {
 
 /// All of Kyoto's naming context, which holds this, as Kyoto signed it with this key.
 fn kyotos(seed: u8, description: &[u8]) -> Vec<PartItem> {
-    let name = "ou=kyoto,o=Example";
+    kyotos_since(seed, &[description], None, Digest::EMPTY)
+}
+
+fn kyotos_since(seed: u8, held: &[&[u8]], base: Option<u64>, wrong: Digest) -> Vec<PartItem> {
+    load_of("ou=kyoto,o=Example", seed, held, base, wrong)
+}
+
+/// A naming context that held all this, one after the other; from this USN on. Its entries lead to a digest that differs
+/// from the one that is signed in these bits.
+fn load_of(name: &str, seed: u8, held: &[&[u8]], base: Option<u64>, wrong: Digest) -> Vec<PartItem> {
     let mut store = MemoryStore::new();
     let mut tx = store.begin();
     create_context(&mut tx, &Dn::parse(name).unwrap(), "kyoto", Uuid::from_u128(2)).unwrap();
-    let mut commit = Commit::begin(&mut tx, 1, [7; 12]).unwrap();
-    let attributes = Attributes::from_pairs([("description", description.to_vec())]).unwrap();
-    commit.apply(&Change::Put { dn: Dn::parse(name).unwrap(), uuid: None, attributes }).unwrap();
-    commit.finish().unwrap();
+    for description in held {
+        let mut commit = Commit::begin(&mut tx, 1, [7; 12]).unwrap();
+        let attributes = Attributes::from_pairs([("description", description.to_vec())]).unwrap();
+        commit.apply(&Change::Put { dn: Dn::parse(name).unwrap(), uuid: None, attributes }).unwrap();
+        commit.finish().unwrap();
+    }
     tx.commit();
-    let record = context_by_number(&store, 1).unwrap().unwrap();
+    let mut record = context_by_number(&store, 1).unwrap().unwrap();
+    record.digest = Digest(std::array::from_fn(|at| record.digest.0[at] ^ wrong.0[at]));
     let signed = Checkpoint::of(&record, Timestamp::from_millisecond(START).unwrap()).sign(&key(seed));
-    let encoded = transfer::encode(&store, &record, None, &signed).unwrap().unwrap();
+    let base = base.map(|usn| Position { usn, ..record.position });
+    let encoded = transfer::encode(&store, &record, base, &signed).unwrap().unwrap();
     let parts = parts::cut(&encoded.manifest, &encoded.body, 1 << 14).unwrap();
     parts.into_iter().map(|part| PartItem { context: name.into(), part }).collect()
 }
@@ -446,6 +459,94 @@ fn what_is_refused_again_and_again_lets_questions_be_in_vain() {
     }
     assert!(asked.iter().any(|request| request.transfer == Some(given_up[0].part.transfer)), "{asked:?}");
     assert!(asked.iter().any(|request| request.transfer.is_none()), "{asked:?}");
+}
+
+/// Each question is answered at once with what the closure gives for its number, a part a message that says no more than
+/// this one: when Paris asked.
+fn answered(
+    paris: &mut Paris,
+    mut message: Message,
+    days: i64,
+    answer: impl Fn(u64) -> Vec<PartItem>,
+) -> Vec<i64> {
+    let (end, mut seq, mut times) = (paris.now + days * DAY, 100, Vec::new());
+    let mut parts = answer(0);
+    loop {
+        for part in &parts {
+            (message.parts, seq) = (vec![part.clone()], seq + 1);
+            paris.receives(seq, &message);
+        }
+        parts.clear();
+        while parts.is_empty() {
+            if paris.now > end {
+                return times;
+            }
+            let sent = paris.wait(30_000);
+            if sent.iter().any(|(sent, _)| !sent.requests.is_empty()) {
+                times.push(paris.now);
+                parts = answer(times.len() as u64);
+            }
+        }
+    }
+}
+
+/// Growing intervals: some ten of five minutes, ten, twenty and so on are ten days; and the first question comes at once.
+fn assert_ever_less(times: &[i64], start: i64) {
+    assert!((4..=16).contains(&times.len()), "{} in ten days", times.len());
+    assert!(times[0] <= start + 60_000, "the first comes at once");
+}
+
+#[test]
+fn what_never_fits_is_asked_for_ever_less() {
+    let (one, wrong) = (noise(0), Digest([1; 32]));
+    // The same again and again, or always another.
+    let same = kyotos_since(9, &[&one], None, wrong);
+    for other in [false, true] {
+        let (mut paris, _) = follows_kyoto();
+        let start = paris.now;
+        let load = |n: u64| match other {
+            false => same.clone(),
+            true => kyotos_since(9, &[&one], None, Digest([1 + n as u8; 32])),
+        };
+        let times = answered(&mut paris, holds_kyotos(), 10, load);
+        assert_ever_less(&times, start);
+        // What fits is taken as it comes.
+        let mut message = holds_kyotos();
+        message.parts = kyotos_since(9, &[&one, &noise(5_000)], None, Digest::EMPTY);
+        paris.receives(9_000, &message);
+        let record = contexts(&paris.store).unwrap().into_iter().find(|record| record.master == "kyoto");
+        assert_eq!(record.map(|record| record.position.usn), Some(2));
+        let link = Peer::load(&paris.store, "tokyo").unwrap().unwrap().link("ou=kyoto,o=Example").clone();
+        assert_eq!((link.ask_full, link.misfits), (false, 0));
+    }
+}
+
+/// An increment from another state than ours, and in place of everything that increment again.
+#[test]
+fn what_begins_elsewhere_is_asked_for_ever_less() {
+    let (mut paris, _) = follows_kyoto();
+    let (one, other, two) = (noise(0), noise(2_000), noise(5_000));
+    let mut message = holds_kyotos();
+    message.parts = kyotos(9, &one);
+    paris.receives(2, &message);
+    let increment = kyotos_since(9, &[&other, &two], Some(1), Digest::EMPTY);
+    assert!(increment.len() > 2);
+    let start = paris.now;
+    let times = answered(&mut paris, holds_kyotos(), 10, |_| increment.clone());
+    assert_ever_less(&times, start);
+}
+
+/// What Paris lost of its own, and cannot take back.
+#[test]
+fn what_cannot_be_merged_is_asked_for_ever_less() {
+    let mut paris = Paris::new();
+    let mut message = holds_kyotos();
+    message.vector[0].context = CONTEXT.into();
+    let load = load_of(CONTEXT, 1, &[&noise(0)], None, Digest([1; 32]));
+    paris.receives(2, &message);
+    let start = paris.now;
+    let times = answered(&mut paris, message, 10, |_| load.clone());
+    assert_ever_less(&times, start);
 }
 
 /// Tokyo heard what came after it and still asks for everything: nothing of it was of use there, however lately it was
