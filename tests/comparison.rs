@@ -15,7 +15,9 @@ use bridgehead::directory::{ContextRecord, Dn, Read, Table, Write, lookup};
 use bridgehead::replication::engine::{
     Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
 };
-use bridgehead::replication::wire::Message;
+use bridgehead::replication::peer::Peer;
+use bridgehead::replication::verify;
+use bridgehead::replication::wire::{DigestItem, Message};
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -498,6 +500,37 @@ fn a_replica_that_cannot_read_what_it_holds_begins_anew() {
         pair.settle();
         assert!(pair.is_equal(), "{:?}", pair.events);
         assert!(pair.stored(TOKYO) == pair.stored(PARIS));
+    }
+}
+
+/// Whoever asks hears each message's answers once, and what is pending for it does not grow.
+#[test]
+fn of_each_naming_context_one_answer_is_pending() {
+    let company = company(500);
+    let mut pair = Pair::new(&company, 1 << 20);
+    pair.settle();
+    damage(&mut pair.sites[TOKYO].store, 30);
+    let position = pair.record(TOKYO).position;
+    let body = verify::begin(&pair.sites[TOKYO].store, &pair.record(TOKYO)).unwrap();
+    pair.input(PARIS, Input::Pause { site: "tokyo".into(), paused: true });
+    let item = DigestItem { context: CONTEXT.into(), position, body: body.into() };
+    for n in 0..3 {
+        let mut message = Message::new(Vec::new());
+        message.vector_digest = Some([0; 16].into());
+        message.digests = vec![item.clone(); 256];
+        pair.tokyo_says(n, &message);
+        let pending = Peer::load(&pair.sites[PARIS].store, "tokyo").unwrap().unwrap().digests;
+        assert_eq!(pending.len(), 1);
+    }
+}
+
+impl Pair {
+    /// A message to Paris under this number, from some time ahead.
+    fn tokyo_says(&mut self, number: u64, message: &Message) {
+        let time = Timestamp::from_millisecond(self.now).unwrap();
+        let header = Header { seq: (self.now + HOUR) as u64 + number, time, message_id: None };
+        let payload = message.encode();
+        self.input(PARIS, Input::Received { from: "tokyo".into(), header, payload });
     }
 }
 

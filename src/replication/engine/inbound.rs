@@ -6,6 +6,8 @@
 //!   the newest hello.
 //!   So an old message, replayed, can cost a little mail, never state.
 
+use std::collections::BTreeSet;
+
 use super::arrive::Received;
 use super::compose::PART_BYTES_MIN;
 use super::config::Partner;
@@ -74,8 +76,12 @@ impl Turn<'_> {
             self.serve_all(partner, &mut peer, &message.requests, newest)?;
         }
         if newest {
+            let mut compared = BTreeSet::new();
             for item in &message.digests {
-                self.compare_digests(partner, &mut peer, item)?;
+                // A message says one thing of a naming context; each answer costs a look at what is held.
+                if compared.insert(item.context.to_ascii_lowercase()) {
+                    self.compare_digests(partner, &mut peer, item)?;
+                }
             }
         }
         for notice in message.notices {

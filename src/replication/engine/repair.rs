@@ -9,7 +9,7 @@
 //!   Nothing is told of what is not sent to the site, but where we are the side that begins.
 
 use super::Event;
-use super::config::Partner;
+use super::config::{Partner, same_context};
 use super::turn::{Turn, point};
 use crate::directory::{ContextRecord, StoreError, Table, recount};
 use crate::replication::pacing::millis;
@@ -160,6 +160,8 @@ impl Turn<'_> {
 
     fn reply(&mut self, peer: &mut Peer, item: &DigestItem, body: Option<Vec<u8>>) {
         let Some(body) = body else { return };
+        // While nothing leaves they would pile up, and of a comparison only the last message counts.
+        peer.digests.retain(|other| !same_context(&other.context, &item.context));
         peer.digests.push(DigestItem {
             context: item.context.clone(),
             position: item.position,
