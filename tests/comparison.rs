@@ -15,9 +15,10 @@ use bridgehead::directory::{ContextRecord, Dn, Read, Table, Write, lookup};
 use bridgehead::replication::engine::{
     Engine, EngineConfig, Event, Header, Input, KnownSite, Output, Partner, Timing,
 };
+use bridgehead::replication::parts::{Part, TransferId};
 use bridgehead::replication::peer::Peer;
 use bridgehead::replication::verify;
-use bridgehead::replication::wire::{DigestItem, Message};
+use bridgehead::replication::wire::{DigestItem, Message, Notice, PartItem};
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -531,6 +532,30 @@ impl Pair {
         let header = Header { seq: (self.now + HOUR) as u64 + number, time, message_id: None };
         let payload = message.encode();
         self.input(PARIS, Input::Received { from: "tokyo".into(), header, payload });
+    }
+}
+
+/// A notice needs no key to be repeated, only the old mail.
+#[test]
+fn a_notice_is_told_once() {
+    let mut pair = Pair::new(&company(20), 1 << 20);
+    pair.settle();
+    let mut message = Message::new(Vec::new());
+    message.vector_digest = Some([0; 16].into());
+    message.notices.push(Notice { code: 0, context: None, text: "it is damaged".into() });
+    let part =
+        Part { transfer: TransferId([1; 16]), index: 1, count: 3, manifest: Vec::new(), bytes: vec![1] };
+    message.parts.push(PartItem { context: "ou=none,o=Example".into(), part });
+    let told = |pair: &Pair| pair.count(|event| matches!(event, Event::Noticed { .. }));
+    // What was overtaken is news all the same, unless it is older than all that is remembered.
+    for (number, expected) in [(10, 1), (5, 2), (5, 2), (10, 2)] {
+        pair.tokyo_says(number, &message);
+        assert_eq!(told(&pair), expected, "after {number}");
+    }
+    (1_000..1_200).for_each(|number| pair.tokyo_says(number, &Message::new(Vec::new())));
+    for number in [10, 5, 7] {
+        pair.tokyo_says(number, &message);
+        assert_eq!(told(&pair), 2, "after {number}");
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! PROMISES
 //!   A repeated message has no effect. A message that was overtaken gives only what cannot go stale:
-//!   its parts and its wish for them; vectors and round trips count from the newest message alone, hellos from
-//!   the newest hello.
+//!   its parts, its wish for them and its notices; vectors and round trips count from the newest message alone,
+//!   hellos from the newest hello.
 //!   So an old message, replayed, can cost a little mail, never state.
 
 use std::collections::BTreeSet;
@@ -84,8 +84,11 @@ impl Turn<'_> {
                 }
             }
         }
-        for notice in message.notices {
-            self.event(Event::Noticed { site: from.to_owned(), code: notice.code, text: notice.text });
+        // Whether what is older than all that is remembered was told before nobody knows.
+        if freshness != Freshness::Old {
+            for notice in message.notices {
+                self.event(Event::Noticed { site: from.to_owned(), code: notice.code, text: notice.text });
+            }
         }
         if any {
             peer.answer_at = sooner(peer.answer_at, self.now + millis(self.config.timing.acknowledgement));
