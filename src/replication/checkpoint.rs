@@ -18,7 +18,7 @@
 //!   RFC 8949 (CBOR), RFC 8032 (Ed25519; strict verification: no small-order keys, one encoding).
 //!
 //! LIMITS
-//!   [`CHECKPOINT_BYTES_MAX`] octets signed. Time is kept in whole seconds.
+//!   [`CHECKPOINT_BYTES_MAX`] octets signed, [`USN_MAX`]. Time is kept in whole seconds.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use jiff::Timestamp;
@@ -119,7 +119,7 @@ impl SignedCheckpoint {
         }
         let mut decoder = minicbor::Decoder::new(&self.bytes);
         let wire: Wire = decoder.decode().map_err(|_| CheckpointError::Malformed)?;
-        if decoder.position() != self.bytes.len() {
+        if decoder.position() != self.bytes.len() || wire.usn > USN_MAX {
             return Err(CheckpointError::Malformed);
         }
         Ok(Checkpoint {
@@ -145,6 +145,9 @@ impl SignedCheckpoint {
 
 /// Most octets of the signed bytes: a DN may be long, the rest is about 80.
 pub const CHECKPOINT_BYTES_MAX: usize = 16 << 10;
+
+/// So that there is always a next one, whatever a master signs.
+pub const USN_MAX: u64 = u64::MAX >> 1;
 
 const VERSION: u32 = 1;
 const DOMAIN: &[u8] = b"bridgehead checkpoint 1\0";
@@ -234,6 +237,17 @@ mod tests {
         };
         assert_eq!(signed_as(VERSION as u8), Ok(checkpoint()));
         assert_eq!(signed_as(0), Err(CheckpointError::Version(0)));
+    }
+
+    #[test]
+    fn a_usn_has_a_next_one() {
+        let at = |usn| {
+            let position = Position { usn, ..checkpoint().position };
+            Checkpoint { position, ..checkpoint() }.sign(&key(1)).verify(&key(1).verifying_key())
+        };
+        assert_eq!(at(u64::MAX), Err(CheckpointError::Malformed));
+        assert_eq!(at(1 << 63), Err(CheckpointError::Malformed));
+        assert_eq!(at((1 << 63) - 1).map(|said| said.position.usn), Ok((1 << 63) - 1));
     }
 
     #[test]
