@@ -124,9 +124,7 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let Some(record) = self.context(&item.context).cloned() else { return Ok(()) };
         let follows = peer.link(&item.context).verify_at.is_some();
-        if !follows && !self.sends(partner, &record) {
-            return Ok(());
-        }
+        let answers = follows || self.sends(partner, &record);
         let limit = self.item_limit(partner, peer);
         let answer = match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
             // Mail of that size does not pass, and digests cannot be sent in parts.
@@ -134,6 +132,7 @@ impl Turn<'_> {
             answer => answer,
         };
         match answer {
+            Ok(_) if !answers => {}
             Ok(Answer::Equal(last)) => {
                 peer.link(&item.context).verify_at = None;
                 self.reply(peer, item, last);
