@@ -161,7 +161,8 @@ fn succeed(
     let site = pinned.card.name();
     if pinned == known {
         // A hub that is behind tells older cards of many sites, each time.
-        if word == Word::Own && cards.last().is_some_and(|card| card.trim() != known.text.trim()) {
+        let older = |card: Card| card.fields.serial < known.card.fields.serial;
+        if word == Word::Own && cards.last().is_some_and(|card| Card::parse_verified(card).is_ok_and(older)) {
             info!(
                 event = "card-older",
                 site, "the site told a card that is older than the pinned one, which holds"

@@ -13,7 +13,7 @@ use super::cases::{names, peer, two_equal_sites};
 use super::dice::Dice;
 use super::knobs::{Knobs, Topology};
 use super::site::{Crash, Site};
-use super::world::{DAY, HOUR, World};
+use super::world::{Cut, DAY, HOUR, World};
 
 /// Puts a site's store back to what it was.
 fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::MemoryStore) {
@@ -472,9 +472,14 @@ fn what_nobody_holds_any_more_is_not_waited_for() {
     assert!(!recovers(&world));
 }
 
-/// The store was put back for the sake of what a script deleted, and people went on working before a partner answered.
+/// The store was put back for the sake of what a script deleted; people go on working before a partner answers, or do not.
 #[test]
 fn a_mass_deletion_that_was_undone_by_a_restore_does_not_come_back() {
+    undo_a_mass_deletion(&[777]);
+    undo_a_mass_deletion(&[]);
+}
+
+fn undo_a_mass_deletion(since: &[u32]) {
     let mut world = two_equal_sites(|knobs| knobs.delete_percent_max = 20);
     let person = |n: u32| {
         let name = format!("Person {n}");
@@ -485,17 +490,46 @@ fn a_mass_deletion_that_was_undone_by_a_restore_does_not_come_back() {
     let backup = world.sites[0].store.clone();
     let delete =
         |n: u32| Change::Delete { dn: Dn::parse(&format!("cn=Person {n},ou=s0,o=Example")).unwrap() };
-    world.change(0, &(0..60).map(delete).collect::<Vec<_>>());
+    world.change(0, &(0..60).map(delete).chain([person(600)]).collect::<Vec<_>>());
     assert!(world.run(world.now + HOUR, |world| world.observers.count("Held") == 1));
     let id = holds(&world.sites[1].store).unwrap()[0].id;
     world.input(1, Input::Hold { hold: id, approve: true }, Crash::No);
     assert!(world.run(world.now + HOUR, World::equal));
     restore(&mut world, 0, &backup);
-    world.change(0, &[person(777)]);
+    if !since.is_empty() {
+        world.change(0, &since.iter().map(|&n| person(n)).collect::<Vec<_>>());
+    }
     assert!(world.run(world.now + 13 * HOUR, World::equal));
     assert_eq!((world.observers.count("Recovered"), world.observers.count("Conflicts")), (1, 1));
+    assert!(holds(&world.sites[0].store).unwrap().is_empty());
     for n in 0..2 {
         let names = names(&world, n);
-        assert!((0..100).chain([777]).all(|n| names.contains(&format!("cn=Person {n}"))));
+        assert!(
+            (0..100)
+                .chain([600])
+                .chain(since.iter().copied())
+                .all(|n| names.contains(&format!("cn=Person {n}")))
+        );
     }
+}
+
+/// Both partners hold more than the restored master, the second more than the first; the first question to it gets lost.
+#[test]
+fn what_another_partner_holds_is_asked_for_on() {
+    let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Star));
+    let backup = world.sites[0].store.clone();
+    world.work(0, 3);
+    world.run(world.now + HOUR, |_| false);
+    world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
+    world.work(0, 3);
+    world.run(world.now + HOUR, |_| false);
+    let all = names(&world, 2);
+    assert_ne!(names(&world, 1), all);
+    restore(&mut world, 0, &backup);
+    // Behind its hello.
+    let (begin, end) = (world.now + 1, world.now + 60_000);
+    world.cuts.push(Cut { from: 0, to: 2, begin, end, queues: false });
+    assert!(world.run(world.now + HOUR, |world| names(world, 0) == all), "without a heartbeat");
+    assert_eq!(world.observers.count("Lost"), 2);
+    assert!(world.run(world.now + HOUR, World::equal));
 }

@@ -114,7 +114,14 @@ impl Turn<'_> {
                     assembly.drop_all(self.tx)?;
                     self.start_over(peer, context, &assembly);
                 }
-                Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {}
+                Verdict::Apply(_) | Verdict::Merge(_) if !assembly.is_complete() => {
+                    let link = peer.link(context);
+                    if link.refused == Some(assembly.transfer()) && link.misfits == 0 {
+                        // A key counts by now that did not: questions are not in vain any more.
+                        (link.refused, link.asks) = (None, 0);
+                        link.ask_at = Some(self.now + millis(self.config.timing.gap));
+                    }
+                }
                 Verdict::Merge(checkpoint) => {
                     if self.merge_from(from, &assembly, &manifest, &checkpoint)? {
                         if let Some(number) = self.context(context).map(|record| record.number) {
@@ -235,6 +242,13 @@ impl Turn<'_> {
         let held = self.needs_word(partner, &name, deletions, record.entries)?;
         self.tx.end_savepoint(result.is_ok() && !held)?;
         match result {
+            Ok(_) if held && record.master == self.config.site => {
+                // Our own, of which we lost something: all of it, for a merge keeps what would be too much to delete.
+                let link = peer.link(&name);
+                link.ask_full = true;
+                link.ask_at = Some(self.now);
+                Ok(Done::Not)
+            }
             Ok(_) if held => {
                 self.hold(partner, &name, checkpoint.position, deletions, record.entries)?;
                 // Tells the site that it need not repeat itself.

@@ -234,6 +234,10 @@ impl Turn<'_> {
             (BounceStatus::Failed | BounceStatus::TooLarge, _) => failed,
         };
         let never_left = kind == TroubleKind::Deferred;
+        if failed == TroubleKind::Refused && !never_left {
+            // Our next hop gave another answer since.
+            peer.deferred = None;
+        }
         let trouble = if never_left { &mut peer.deferred } else { &mut peer.trouble };
         let since = trouble.as_ref().filter(|trouble| trouble.kind == kind).map_or(self.now, |t| t.since);
         let text: String = text.chars().take(300).collect();

@@ -41,7 +41,7 @@ impl Turn<'_> {
                 }
                 let own = point(record);
                 if own != link.theirs && own.map(|own| own.0) == link.theirs.map(|theirs| theirs.0) {
-                    link.verify_at = Some(turn.now);
+                    (link.verify_at, link.asks) = (Some(turn.now), 0);
                 }
             }
             true
@@ -109,7 +109,11 @@ impl Turn<'_> {
             if point(record) == link.theirs {
                 continue;
             }
-            link.verify_at = Some(self.now + wait.max(millis(self.config.timing.retry_min)));
+            // Who does not send it does not answer either.
+            let least = wait.max(millis(self.config.timing.retry_min));
+            let wait = least.saturating_mul(1 << link.asks.min(16)).min(millis(self.config.timing.retry_max));
+            link.verify_at = Some(self.now + wait.max(least));
+            link.asks = link.asks.saturating_add(1);
             let body = verify::begin(self.tx.as_read(), record)?.into();
             items.push(DigestItem { context: link.context.clone(), position: record.position, body });
         }

@@ -129,8 +129,10 @@ impl Turn<'_> {
                 lost.push((record.clone(), loss));
             }
         }
-        for (record, mut loss) in lost {
-            if !self.is_missed(&record)? {
+        let records: Vec<&ContextRecord> = lost.iter().map(|(record, _)| record).collect();
+        let missed = if lost.is_empty() { Vec::new() } else { self.missed(&records)? };
+        for ((record, mut loss), missed) in lost.into_iter().zip(missed) {
+            if !missed {
                 // Who showed it was put back, too, or is no partner any more: nobody is left to take it back from.
                 loss.seen = None;
                 self.put_loss(record.number, &loss)?;
@@ -143,14 +145,19 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Whether a partner stands where the history of this naming context of ours does not pass.
-    fn is_missed(&mut self, record: &ContextRecord) -> Result<bool, StoreError> {
-        let name = record.dn.to_string();
-        let mut missed = false;
+    /// Of which of these naming contexts of ours some partner stands where its history does not pass.
+    fn missed(&mut self, records: &[&ContextRecord]) -> Result<Vec<bool>, StoreError> {
+        let names: Vec<String> = records.iter().map(|record| record.dn.to_string()).collect();
+        let mut missed = vec![false; records.len()];
         self.each_other_partner(None, |_, _, peer| {
-            missed |= peer.links.iter().filter(|link| same_context(&link.context, &name)).any(|link| {
-                link.theirs.is_some_and(|(at, _)| at != record.position && !record.is_on_history(&at))
-            });
+            for link in peer.links.iter().filter(|link| link.wanted) {
+                let Some(at) = names.iter().position(|name| same_context(name, &link.context)) else {
+                    continue;
+                };
+                let record = records[at];
+                let beside = |at: &Position| *at != record.position && !record.is_on_history(at);
+                missed[at] |= link.theirs.is_some_and(|(at, _)| beside(&at));
+            }
             false
         })?;
         Ok(missed)
@@ -173,6 +180,10 @@ impl Turn<'_> {
         theirs: Point,
         link: &mut Link,
     ) -> Result<(), StoreError> {
+        if !link.wanted {
+            // What it held when it told of it last.
+            return Ok(());
+        }
         let mut loss = self.loss(record.number)?;
         let forked = self.is_forked(&loss);
         if loss.seen != Some(theirs.0) {
@@ -221,10 +232,17 @@ impl Turn<'_> {
         checkpoint: &Checkpoint,
     ) -> Result<(), StoreError> {
         self.renewed.remove(&number);
-        let mut loss = self.loss(number)?;
-        loss.seen = None;
-        self.put_loss(number, &loss)?;
-        self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
+        let missed = match context::context_by_number(self.tx.as_read(), number)? {
+            Some(record) => self.missed(&[&record])?[0],
+            None => false,
+        };
+        // Else another partner holds more.
+        if !missed {
+            let mut loss = self.loss(number)?;
+            loss.seen = None;
+            self.put_loss(number, &loss)?;
+            self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
+        }
         self.resolve_fork(&checkpoint.context.to_string())?;
         self.event(Event::Recovered {
             site: from.to_owned(),

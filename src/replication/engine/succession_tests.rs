@@ -443,6 +443,25 @@ fn of_what_no_key_counts_for_no_part_is_asked_for() {
     );
 }
 
+/// For days its beginning came and was refused, each time that something was asked for.
+#[test]
+fn what_a_key_counts_for_at_last_is_asked_for_soon() {
+    let (mut paris, mut hub) = follows_kyoto();
+    let parts = kyotos(8, &noise(0));
+    let mut message = holds_kyotos();
+    let times = answered(&mut paris, message.clone(), 5, |_| vec![parts[1].clone(), parts[0].clone()]);
+    assert!(times.len() > 10, "{times:?}");
+    // What it asks then is not answered before the key is known.
+    paris.wait(60_000);
+    hub.known[1].key = key(8).verifying_key();
+    paris.starts(hub);
+    message.parts = vec![parts[0].clone()];
+    paris.receives(100_000, &message);
+    let sent = paris.wait(DAY / 24);
+    let named = |request: &Request| request.transfer == Some(parts[0].part.transfer);
+    assert!(sent.iter().any(|(sent, _)| sent.requests.iter().any(named)));
+}
+
 /// A part is here of what the hub has given up, and something else that is refused comes again and again.
 #[test]
 fn what_is_refused_again_and_again_lets_questions_be_in_vain() {

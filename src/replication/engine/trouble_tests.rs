@@ -473,9 +473,13 @@ impl Tokyo {
     }
 
     fn defers(&mut self) {
+        self.answers(451, "4.4.1");
+    }
+
+    /// Our next hop, to the last mail to it.
+    fn answers(&mut self, reply: u16, enhanced: &str) {
         let (to, mail) = ("tokyo".into(), self.mail);
-        let (reply, enhanced, text) = (451, "4.4.1".into(), "no route".into());
-        self.tell(Input::SendFailed { to, mail, reply, enhanced, text });
+        self.tell(Input::SendFailed { to, mail, reply, enhanced: enhanced.into(), text: "no route".into() });
     }
 
     fn takes(&mut self) {
@@ -538,6 +542,16 @@ fn what_our_next_hop_defers_is_over_once_it_takes_mail() {
     tokyo.expect(PeerState::Delayed, NEXT_HOP);
     tokyo.takes();
     tokyo.expect(PeerState::Up, "it answers");
+}
+
+#[test]
+fn what_our_next_hop_said_last_counts() {
+    let mut tokyo = Tokyo::new();
+    tokyo.defers();
+    tokyo.answers(550, "5.7.1");
+    tokyo.expect(PeerState::Refused, "our next hop refuses mail to it since 20");
+    tokyo.defers();
+    tokyo.expect(PeerState::Delayed, NEXT_HOP);
 }
 
 #[test]
