@@ -9,6 +9,7 @@ use bridgehead::replication::wire::{Message, Standing, VectorItem};
 use super::finish;
 use super::knobs::{Knobs, Topology};
 use super::site::Crash;
+use super::staff::Act;
 use super::world::{DAY, HOUR, Happening, World};
 
 /// Two sites that are equal and have nothing to say.
@@ -70,6 +71,21 @@ fn a_change_crosses_each_link_of_a_circle_once_and_comes_to_rest() {
             assert_eq!(changes.len(), carried, "over no link twice");
             assert!(world.mails.len() <= 2 * sites * (sites - 1), "{} mails", world.mails.len());
         }
+    }
+}
+
+/// Whatever was held before goes by the new name, also behind a hub.
+#[test]
+fn who_holds_something_of_a_renamed_site_takes_it_for_the_master() {
+    for n in 0..3 {
+        let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Star));
+        world.rename(n);
+        for m in (0..3).filter(|m| *m != n) {
+            world.plan(world.now + HOUR, Happening::Operate(m, Act::Know(n)));
+        }
+        world.run(world.now + DAY, |_| false);
+        world.work(n, 0);
+        finish(&mut world);
     }
 }
 
