@@ -166,14 +166,22 @@ impl Unacknowledged {
     }
 }
 
-#[test]
-fn no_more_is_under_way_than_the_window_takes() {
-    let window = 64 << 10;
+/// Of the first site.
+const WINDOW: u64 = 64 << 10;
+
+/// Two equal sites, and nothing on its way.
+fn two_with_a_window() -> World {
     let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = PART);
-    world.sites[0].whole.timing.window_bytes = window;
+    world.sites[0].whole.timing.window_bytes = WINDOW;
     begin_anew(&mut world, 0);
     world.run(world.now + HOUR, |_| false);
     world.parts.clear();
+    world
+}
+
+#[test]
+fn no_more_is_under_way_than_the_window_takes() {
+    let mut world = two_with_a_window();
     world.work(0, 600);
     let mut open = Unacknowledged::default();
     assert!(world.run(world.now + HOUR, |world| {
@@ -181,8 +189,8 @@ fn no_more_is_under_way_than_the_window_takes() {
         world.equal()
     }));
     let (most, parts) = (open.most as u64, world.parts.len());
-    assert!(most >= window, "the window is made use of: {most} octets");
-    assert!(most <= window + PART, "{most} octets under way");
+    assert!(most >= WINDOW, "the window is made use of: {most} octets");
+    assert!(most <= WINDOW + PART, "{most} octets under way");
     assert!(parts > 20 && world.parts_posted.1 == 0, "{parts} parts, {:?}", world.parts_posted);
 }
 
@@ -232,12 +240,7 @@ fn one_huge_value_crosses_a_bad_link_in_many_parts() {
 /// All of a window got lost, and what the second site asks says that it holds nothing of it.
 #[test]
 fn a_window_of_which_nothing_arrived_stays_full() {
-    let window = 64 << 10;
-    let mut world = two_equal_sites(|knobs| knobs.part_bytes_max = PART);
-    world.sites[0].whole.timing.window_bytes = window;
-    begin_anew(&mut world, 0);
-    world.run(world.now + HOUR, |_| false);
-    world.parts.clear();
+    let mut world = two_with_a_window();
     world.knobs.loss = 100;
     world.work(0, 600);
     let mut open = Unacknowledged::default();
@@ -252,5 +255,5 @@ fn a_window_of_which_nothing_arrived_stays_full() {
         world.equal()
     }));
     let most = open.most as u64;
-    assert!(most <= window + PART, "{most} octets under way");
+    assert!(most <= WINDOW + PART, "{most} octets under way");
 }
