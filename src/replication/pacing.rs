@@ -74,6 +74,11 @@ pub fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
+/// How long to wait after something was tried in vain so many times before: twice as long each time, up to a bound.
+pub fn in_vain(first: Millis, times: u32, timing: &Timing) -> Millis {
+    first.saturating_mul(1 << times.min(16)).min(millis(timing.retry_max))
+}
+
 /// When parts that became smaller, for mail came back as too large, are tried larger again: once some of the present size
 /// were acknowledged, after a while. A hop with a firm limit refuses that each time, so each such refusal doubles the while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]

@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 use super::cbor::packed;
 use super::engine::Timing;
 use super::greeting::Greeting;
-use super::pacing::{RoundTrip, Widening, Window, millis};
+use super::pacing::{RoundTrip, Widening, Window, in_vain, millis};
 use super::parts::TransferId;
 use super::vector::{self, Said, VectorDigest};
 use super::wire::{DigestItem, Notice, Standing};
@@ -448,14 +448,12 @@ impl Peer {
     /// The next hello to a site that was told so many in vain: not before it can have answered.
     pub fn greet_again(&mut self, now: Millis, timing: &Timing) {
         let first = self.round_trip.expected(timing).max(millis(timing.retry_first));
-        let wait = first.saturating_mul(1 << self.greeting.tries.min(16));
-        self.greeting.at = Some(now + wait.min(millis(timing.retry_max)));
+        self.greeting.at = Some(now + in_vain(first, self.greeting.tries, timing));
     }
 
     /// When to ask again for a vector that was asked for so often.
     pub fn vector_again(&self, now: Millis, timing: &Timing) -> Millis {
-        let wait = self.timeout(timing).saturating_mul(1 << self.vector_asks.min(16));
-        now + wait.min(millis(timing.retry_max))
+        now + in_vain(self.timeout(timing), self.vector_asks, timing)
     }
 
     pub fn finish(&mut self, transfer: TransferId) {

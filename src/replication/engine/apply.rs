@@ -17,7 +17,7 @@ use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::{StoreError, Table};
 use crate::replication::checkpoint::{Checkpoint, SignedCheckpoint};
-use crate::replication::pacing::millis;
+use crate::replication::pacing::{in_vain, millis};
 use crate::replication::parts::{Assembly, PartError};
 use crate::replication::peer::{Peer, Told};
 use crate::replication::provenance::{self, Carriers, Step};
@@ -368,11 +368,11 @@ impl Turn<'_> {
         let link = peer.link(context);
         let wait = match link.misfits {
             0 => 0,
-            times => timeout.saturating_mul(1 << (times - 1).min(16)),
+            times => in_vain(timeout, times - 1, &self.config.timing),
         };
         link.misfits = link.misfits.saturating_add(1);
         link.refused = Some(assembly.transfer());
-        link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+        link.ask_at = Some(self.now + wait);
     }
 
     /// The naming context's record, which is made when it is new to this store; or why it cannot be made.

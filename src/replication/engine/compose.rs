@@ -11,7 +11,7 @@ use super::turn::{Turn, point};
 use super::{Event, Output};
 use crate::directory::StoreError;
 use crate::directory::context::ContextRecord;
-use crate::replication::pacing::millis;
+use crate::replication::pacing::{in_vain, millis};
 use crate::replication::parts::{self, Assembly, Outgoing, TransferId};
 use crate::replication::peer::{Flight, Link, Millis, Peer, Point};
 use crate::replication::transfer::{self, Base, EncodeError, Encoded};
@@ -183,8 +183,8 @@ impl Turn<'_> {
         }
         if asking {
             peer.asked_seq = peer.asked_seq.or(Some(peer.sent_seq));
-            let wait = peer.timeout(&self.config.timing).saturating_mul(1 << peer.questions.min(16));
-            peer.ask_again_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            let wait = in_vain(peer.timeout(&self.config.timing), peer.questions, &self.config.timing);
+            peer.ask_again_at = Some(self.now + wait);
             peer.questions += 1;
         }
         if flown {
@@ -255,8 +255,7 @@ impl Turn<'_> {
                 link.ask_at = None;
                 continue;
             }
-            let wait = timeout.saturating_mul(1 << link.asks.min(16));
-            link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            link.ask_at = Some(self.now + in_vain(timeout, link.asks, &self.config.timing));
             link.asks += 1;
             let asks = link.asks;
             let whole = link.wants_whole();

@@ -22,7 +22,7 @@ use super::turn::{Turn, sooner};
 use crate::directory::StoreError;
 #[cfg(doc)]
 use crate::limits;
-use crate::replication::pacing::millis;
+use crate::replication::pacing::{in_vain, millis};
 use crate::replication::parts::{Assembly, Part, TransferId};
 use crate::replication::peer::{Millis, Peer};
 use crate::replication::provenance::Carrier;
@@ -148,8 +148,7 @@ impl Turn<'_> {
         peer.crowded = true;
         // As often as anything that is asked for in vain, until there is room.
         if let Some(link) = peer.links.iter_mut().find(|link| same_context(&link.context, context)) {
-            let wait = wait.saturating_mul(1 << link.asks.min(16));
-            link.ask_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            link.ask_at = Some(self.now + in_vain(wait, link.asks, &self.config.timing));
         }
         let bytes_max = self.config.timing.inbox_bytes_max;
         let (site, context) = (from.to_owned(), context.to_owned());

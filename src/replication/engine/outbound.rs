@@ -20,7 +20,7 @@ use super::due::{BURST_MS, next_due};
 use super::serve::{PROBE_PARTS, owes};
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
-use crate::replication::pacing::millis;
+use crate::replication::pacing::in_vain;
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
 use crate::replication::provenance::Carriers;
@@ -240,8 +240,8 @@ impl Turn<'_> {
         let base = link.chain[..stays].last().map(|flight| flight.target).or(link.theirs);
         let Some(encoded) = self.encode(&record, base, link.unmade > 0)? else {
             // What cannot be read may be mended by then, and nobody need say so.
-            let wait = peer.timeout(&self.config.timing).saturating_mul(1 << link.unmade.min(16));
-            link.push_at = Some(self.now + wait.min(millis(self.config.timing.retry_max)));
+            let wait = in_vain(peer.timeout(&self.config.timing), link.unmade, &self.config.timing);
+            link.push_at = Some(self.now + wait);
             link.unmade += 1;
             link.owed = owed;
             return Ok(());

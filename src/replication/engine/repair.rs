@@ -12,7 +12,7 @@ use super::Event;
 use super::config::{Partner, same_context};
 use super::turn::{Turn, point};
 use crate::directory::{ContextRecord, StoreError, Table, recount};
-use crate::replication::pacing::millis;
+use crate::replication::pacing::{in_vain, millis};
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Millis, Peer};
 use crate::replication::transfer::{self, Encoded};
@@ -111,7 +111,7 @@ impl Turn<'_> {
             }
             // Who does not send it does not answer either.
             let least = wait.max(millis(self.config.timing.retry_min));
-            let wait = least.saturating_mul(1 << link.asks.min(16)).min(millis(self.config.timing.retry_max));
+            let wait = in_vain(least, link.asks, &self.config.timing);
             link.verify_at = Some(self.now + wait.max(least));
             link.asks = link.asks.saturating_add(1);
             let body = verify::begin(self.tx.as_read(), record)?.into();
