@@ -1,4 +1,5 @@
-//! Independent observers: each checks one property after every step, from the raw records of the store.
+//! Independent observers: each checks one property after every step, from the raw records of the store. They look at
+//! all that the step wrote, and now and then at all there is.
 //!
 //! They do not use the engine, the digest or the log, but compare octets with what the master held.
 
@@ -17,6 +18,7 @@ use bridgehead::replication::wire::Message;
 use minicbor::Decode;
 
 use super::altered::Copies;
+use super::faulty::Written;
 use super::history::{History, state};
 use super::site::Site;
 use super::unsaid::{self, Told};
@@ -47,6 +49,8 @@ pub struct Observers {
     /// Octets of parts by sender, receiver and day.
     spent: HashMap<(String, String, i64), u64>,
     pub clocks_move: bool,
+    /// A replica was spoiled on purpose: what it holds is looked at where it moves.
+    pub spoiled: bool,
     /// Operators' approvals that were not used yet.
     approvals: HashSet<(usize, String)>,
 }
@@ -115,8 +119,13 @@ impl Observers {
     }
 
     /// What is wrong with this site after a step in which it told these events, if anything.
-    pub fn after(&mut self, n: usize, site: &Site, events: &[Event]) -> Option<String> {
+    pub fn after(&mut self, n: usize, site: &Site, events: &[Event], written: &Written) -> Option<String> {
         self.copies.told(n, events);
+        if written.table(Table::Quarantine)
+            && let Some(problem) = self.copies.problem(n, site)
+        {
+            return Some(problem);
+        }
         for event in events {
             if let Event::HoldDecided { context, approved: true, .. } = event {
                 self.approvals.insert((n, context.clone()));
@@ -129,10 +138,13 @@ impl Observers {
         };
         site.store.scan(Table::Context, &[], &[0xff; 5], visit).expect("the store is sound");
         let now = hasher.finish();
-        if self.looked.insert(n, now) == Some(now) {
+        let moved = self.looked.insert(n, now) != Some(now);
+        if !moved && !written.table(Table::Entry) {
             return None;
         }
-        self.equal.set(None);
+        if moved {
+            self.equal.set(None);
+        }
         let all = contexts(&site.store).expect("the store is sound");
         if let Some(problem) = self.vanished(n, site, &all, events) {
             return Some(problem);
@@ -141,7 +153,8 @@ impl Observers {
             let key = (n, record.dn.to_string());
             let before = self.seen.get(&key).copied();
             if before == Some(record.position) {
-                return None;
+                let altered = written.entries_of(record.number) && !self.spoiled;
+                return altered.then(|| self.look(site, record, None)).flatten();
             }
             self.seen.insert(key, record.position);
             let own = record.master == site.name;
@@ -377,8 +390,8 @@ impl Observers {
         })
     }
 
-    /// What a site keeps stays within bounds, whatever comes.
-    pub fn bounded(&self, site: &Site, contexts: usize) -> Option<String> {
+    /// What a site keeps stays within bounds, whatever comes; of what is not written nothing becomes more.
+    pub fn bounded(&self, site: &Site, contexts: usize, written: &Written) -> Option<String> {
         let partners = site.whole.partners.len();
         let bounds = [
             // Of two kinds, of each copy what is said of it and what is kept.
@@ -388,9 +401,11 @@ impl Observers {
             (Table::Checkpoint, contexts * 3, contexts * 4096),
             (Table::Outbox, partners * 4096, partners * (64 << 20)),
         ];
-        let crowded = site.whole.partners.iter().find_map(|partner| inbox(site, &partner.site));
+        let mut senders = site.whole.partners.iter().filter(|_| written.table(Table::Inbox));
+        let crowded = senders.find_map(|partner| inbox(site, &partner.site));
         crowded.or_else(|| {
-            bounds.into_iter().find_map(|(table, count_max, bytes_max)| {
+            let mut bounds = bounds.into_iter().filter(|(table, ..)| written.table(*table));
+            bounds.find_map(|(table, count_max, bytes_max)| {
                 let (count, bytes) = records(site, table);
                 (count > count_max || bytes > bytes_max)
                     .then(|| format!("{} keeps {count} records of {bytes} octets in {table:?}", site.name))

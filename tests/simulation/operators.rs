@@ -246,7 +246,7 @@ fn verify_finds_and_repairs_only_what_differs() {
 fn verify_repairs_what_does_not_have_its_digest() {
     let mut world = two_equal_sites(|knobs| (knobs.bulk, knobs.part_bytes_max) = (800, 16 << 10));
     world.traffic.lawless = true;
-    world.spoiled = true;
+    world.observers.spoiled = true;
     Sabotage::SkippedDigest.after_apply(&mut world.sites[1]);
     let posted = world.parts_posted.0;
     world.input(1, Input::Verify { site: Some("s0".into()) }, Crash::No);
@@ -263,7 +263,7 @@ fn verify_repairs_what_does_not_have_its_digest() {
 fn verify_ends_where_another_site_repaired() {
     let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Mesh));
     world.traffic.lawless = true;
-    world.spoiled = true;
+    world.observers.spoiled = true;
     Sabotage::SkippedDigest.after_apply(&mut world.sites[1]);
     world.input(1, Input::Verify { site: None }, Crash::No);
     world.run(world.now + DAY, |_| false);
@@ -278,7 +278,7 @@ fn a_hub_that_cannot_read_an_entry_goes_on_once_verify_repaired_it() {
     let mut world = World::new(1, knobs);
     world.run(world.now + 2 * DAY, |_| false);
     assert!(world.equal());
-    (world.traffic.lawless, world.spoiled) = (true, true);
+    (world.traffic.lawless, world.observers.spoiled) = (true, true);
     unreadable(&mut world, 0, "ou=s1,o=Example");
     let blank = World::new(1, Knobs { sites: 3, topology: Topology::Star, ..Knobs::calm() });
     world.sites[2].store = blank.sites[2].store.clone();

@@ -11,7 +11,7 @@ use bridgehead::replication::wire::KeyId;
 use jiff::Timestamp;
 
 use super::dice::Dice;
-use super::faulty::Faulty;
+use super::faulty::{Faulty, Written};
 use super::identity::{Identity, Told};
 use super::workload::Workload;
 
@@ -64,6 +64,7 @@ pub struct Came {
     pub outcome: Option<Outcome>,
     /// The store refused a write and nobody said so.
     pub swallowed: bool,
+    pub written: Written,
 }
 
 impl Crash {
@@ -124,8 +125,8 @@ impl Site {
         self.work += tx.work();
         match result {
             Ok(outcome) if crash.commits() => {
-                tx.commit();
-                let came = self.drain(outcome);
+                let written = tx.commit();
+                let came = self.drain(outcome, written);
                 self.crashed(crash, came)
             }
             Ok(_) => {
@@ -201,8 +202,8 @@ impl Site {
             self.restart();
             return None;
         };
-        tx.commit();
-        let came = self.drain(outcome);
+        let written = tx.commit();
+        let came = self.drain(outcome, written);
         Some(self.crashed(crash, came))
     }
 
@@ -213,11 +214,11 @@ impl Site {
         assert!(commit_all(&mut tx, record.number, batch, changes).expect("sound changes"));
         let word = Input::LocalCommit { context: record.number };
         let outcome = self.engine.handle(&mut tx, clock, word).expect("the store takes it");
-        tx.commit();
-        self.drain(outcome)
+        let written = tx.commit();
+        self.drain(outcome, written)
     }
 
-    fn drain(&mut self, outcome: Outcome) -> Came {
+    fn drain(&mut self, outcome: Outcome, written: Written) -> Came {
         let (mut mails, mut events, mut told) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(output) = self.engine.output() {
             match output {
@@ -229,7 +230,7 @@ impl Site {
                 }
             }
         }
-        Came { mails, told, events, outcome: Some(outcome), swallowed: false }
+        Came { mails, told, events, outcome: Some(outcome), swallowed: false, written }
     }
 
     pub fn own(&self) -> ContextRecord {

@@ -295,7 +295,7 @@ impl World {
 
     /// A replica loses an entry behind the engine's back; its digest tells, its position does not.
     pub fn spoil(&mut self, n: usize, context: &str) {
-        self.spoiled = true;
+        self.observers.spoiled = true;
         self.traffic.lawless = true;
         let all = contexts(&self.sites[n].store).expect("the store is sound");
         let record = all.into_iter().find(|record| record.dn.to_string() == context).expect("it is held");

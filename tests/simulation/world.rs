@@ -136,8 +136,6 @@ pub struct World {
     pub traffic: Traffic,
     /// Operators look after everything twice a day.
     pub rounds: bool,
-    /// A replica was spoiled on purpose.
-    pub spoiled: bool,
     pub queue: BinaryHeap<Reverse<Planned>>,
     posted: HashSet<(usize, TransferId, u32)>,
     planned: u64,
@@ -180,7 +178,6 @@ impl World {
             cuts: Vec::new(),
             traffic: Traffic::default(),
             rounds: false,
-            spoiled: false,
             queue: BinaryHeap::new(),
             posted: HashSet::new(),
             planned: 0,
@@ -406,7 +403,7 @@ impl World {
 
     /// Acts on what came out of a site, and lets the observers look.
     fn came(&mut self, n: usize, came: Came) -> Option<Outcome> {
-        let Came { mails, told, events, outcome, swallowed } = came;
+        let Came { mails, told, events, outcome, swallowed, written } = came;
         if swallowed {
             self.fail(&format!("{} was refused a write and went on", self.sites[n].name));
         }
@@ -427,16 +424,17 @@ impl World {
         if applied {
             sabotage.after_apply(&mut self.sites[n]);
         }
-        if let Some(problem) = self.observers.after(n, &self.sites[n], &events) {
+        let problem = self.observers.after(n, &self.sites[n], &events, &written);
+        let bounded = || self.observers.bounded(&self.sites[n], self.knobs.sites, &written);
+        if let Some(problem) = problem.or_else(bounded) {
             self.fail(&problem);
         }
-        if self.dice.percent(1) {
-            let audit = if self.spoiled { None } else { self.observers.audit(&self.sites[n]) };
-            let bounded = || self.observers.bounded(&self.sites[n], self.knobs.sites);
-            let copies = || self.observers.copies.problem(n, &self.sites[n]);
-            if let Some(problem) = audit.or_else(bounded).or_else(copies) {
-                self.fail(&problem);
-            }
+        // What changed without a transaction of the site's own, as a bad disk does it.
+        if self.dice.percent(1)
+            && !self.observers.spoiled
+            && let Some(problem) = self.observers.audit(&self.sites[n])
+        {
+            self.fail(&problem);
         }
         outcome
     }
