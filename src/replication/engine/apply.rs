@@ -104,9 +104,11 @@ impl Turn<'_> {
                 Verdict::Refuse(reason) => {
                     self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
-                    let link = peer.link(context);
+                    let (first, link) = (millis(self.config.timing.gap), peer.link(context));
                     link.refused = Some(assembly.transfer());
-                    link.ask_at = sooner(link.ask_at, self.now + millis(self.config.timing.gap));
+                    // Ever less, for it may come again as it is; a start, after which other keys may count, asks at once.
+                    let wait = in_vain(first, link.asks, &self.config.timing);
+                    link.ask_at = sooner(link.ask_at, self.now + wait);
                 }
                 Verdict::Differs => {
                     let reason = "its base is not what we hold at that position".to_owned();

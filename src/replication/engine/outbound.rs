@@ -20,7 +20,7 @@ use super::due::{BURST_MS, next_due};
 use super::serve::{PROBE_PARTS, owes};
 use super::turn::{Turn, point, sooner};
 use crate::directory::{StoreError, log};
-use crate::replication::pacing::in_vain;
+use crate::replication::pacing::{in_vain, millis};
 use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Link, Millis, Peer};
 use crate::replication::provenance::Carriers;
@@ -35,6 +35,7 @@ impl Turn<'_> {
         for partner in &self.config.partners {
             let mut peer = self.peer(&partner.site)?;
             self.end_unwanted(partner, &mut peer)?;
+            self.ask_for_refused(&mut peer);
             self.put_back(&partner.site, peer);
         }
         self.each_other_partner(None, |turn, partner, peer| {
@@ -50,6 +51,15 @@ impl Turn<'_> {
             }
             true
         })
+    }
+
+    /// A key may count by now that did not: what was refused is asked for once more.
+    fn ask_for_refused(&self, peer: &mut Peer) {
+        let soon = self.now + millis(self.config.timing.gap);
+        let refused = |link: &&mut Link| link.refused.is_some() && link.misfits == 0 && link.ask_at.is_some();
+        for link in peer.links.iter_mut().filter(refused) {
+            (link.ask_at, link.asks) = (Some(soon), 0);
+        }
     }
 
     /// What is under way to a site and does not go to it any more, by our lists or by its own, ends.

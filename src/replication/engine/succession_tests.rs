@@ -515,6 +515,27 @@ fn assert_ever_less(times: &[i64], start: i64) {
     assert!(times[0] <= start + 60_000, "the first comes at once");
 }
 
+/// The key of who signed it is not known here, whether it is one part or many; once it is, it is asked for at once.
+#[test]
+fn what_no_key_counts_for_is_asked_for_ever_less() {
+    for octets in [&noise(0)[..100], &noise(0)] {
+        let (mut paris, mut hub) = follows_kyoto();
+        let (start, parts) = (paris.now, kyotos(8, octets));
+        let times = answered(&mut paris, holds_kyotos(), 10, |_| parts.clone());
+        assert!((8..=20).contains(&times.len()), "{} in ten days", times.len());
+        assert!(times[0] <= start + 60_000 && times[3] <= start + 10 * 60_000, "{times:?} from {start}");
+        hub.known[1].key = key(8).verifying_key();
+        paris.starts(hub);
+        let sent = paris.wait(60_000);
+        let mut asked = sent.iter().flat_map(|(sent, _)| &sent.requests);
+        assert!(asked.any(|request| request.context == "ou=kyoto,o=Example"), "{sent:?}");
+        let mut message = holds_kyotos();
+        message.parts = parts;
+        paris.receives(9_000, &message);
+        assert!(contexts(&paris.store).unwrap().iter().any(|record| record.master == "kyoto"));
+    }
+}
+
 #[test]
 fn what_never_fits_is_asked_for_ever_less() {
     let (one, wrong) = (noise(0), Digest([1; 32]));
