@@ -133,6 +133,16 @@ pub fn log(event: &Event) {
                 "two histories claim the same point; held until an administrator decides"
             );
         }
+        Event::Twins { site, context, ours, theirs } => {
+            error!(
+                event = "site-twice",
+                site,
+                context,
+                ours = ours.usn,
+                theirs = theirs.usn,
+                "two machines speak for this site, and its history goes on differently at each: stop one of them"
+            );
+        }
         Event::Lost { site, context, ours, theirs } => {
             warn!(
                 event = "history-lost",
@@ -223,6 +233,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::Equal { .. } => "equal",
         Event::Differs { .. } => "digest-differs",
         Event::Forked { .. } => "history-forked",
+        Event::Twins { .. } => "site-twice",
         Event::Lost { .. } => "history-lost",
         Event::Repairing { .. } => "repairing",
         Event::Conflict { .. } => "conflict",
@@ -250,7 +261,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Every [`name`]: the values of the metrics' label `event`.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 35] = [
     "site-up",
     "transfer-sent",
     "parts-resent",
@@ -262,6 +273,7 @@ pub const NAMES: [&str; 34] = [
     "equal",
     "digest-differs",
     "history-forked",
+    "site-twice",
     "history-lost",
     "repairing",
     "conflict",

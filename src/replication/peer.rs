@@ -12,6 +12,7 @@ use minicbor::{Decode, Encode};
 
 use super::cbor::packed;
 use super::engine::Timing;
+use super::engine::twin::Twin;
 use super::greeting::Greeting;
 use super::pacing::{RoundTrip, Widening, Window, in_vain, millis};
 use super::parts::TransferId;
@@ -238,6 +239,9 @@ pub struct Link {
     #[n(21)]
     #[cbor(default)]
     pub unmade: u32,
+    /// Of what the site masters: whether it stood beside our history.
+    #[n(22)]
+    pub twin: Option<Twin>,
 }
 
 /// Why the site's state and ours cannot both be right.
@@ -327,6 +331,7 @@ impl Link {
             refused: None,
             misfits: 0,
             unmade: 0,
+            twin: None,
             repeat_at: None,
         }
     }

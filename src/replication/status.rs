@@ -103,6 +103,8 @@ pub enum PeerState {
     Refused,
     /// By the operator's word.
     Paused,
+    /// Two machines speak for it.
+    Twice,
 }
 
 /// What the store says now. `now` decides what is quiet.
@@ -327,6 +329,16 @@ fn peer_state(
         let reason =
             peer.heard_at.map_or("never heard".into(), |at| format!("not heard since {}", shown_time(at)));
         return (PeerState::Quiet, reason, next);
+    }
+    let twins = |link: &Link| Some((link.context.clone(), link.twin.as_ref()?.known(now)?));
+    if let Some((context, since)) = peer.links.iter().find_map(twins) {
+        let reason = format!(
+            "two machines speak for it since {}: {context} goes on differently at each",
+            shown_time(since)
+        );
+        let next =
+            "one of them is to be stopped; what only that one has is kept here: `bridgehead quarantine list`";
+        return (PeerState::Twice, reason, next.to_owned());
     }
     if let Some(link) = peer.links.iter().find(|link| link.awaits_file(now)) {
         let reason = "it answers; its first load is on its way by file".to_owned();

@@ -34,6 +34,8 @@ pub struct Knobs {
     pub restores: u64,
     /// Sites of which a copy lives on beside them for a time.
     pub clones: u64,
+    /// Copies get no mail: all of it goes to the site itself.
+    pub deaf: bool,
     /// Links that are cut for a time, in one direction or both.
     pub cuts: u64,
     /// Things that operators do: pause, detach, purge, synchronise, verify.
@@ -98,6 +100,7 @@ impl Knobs {
             clocks: 0,
             restores: 0,
             clones: 0,
+            deaf: false,
             cuts: 0,
             operators: 0,
             rolls: 0,
@@ -143,6 +146,7 @@ impl Knobs {
             clocks: *dice.pick(&[0, 0, 0, 2]),
             restores: *dice.pick(&[0, 0, 0, 1, 2]),
             clones: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 1]),
+            deaf: seed % 5 == 2,
             cuts: *dice.pick(&[0, 0, 1, 4]),
             operators: *dice.pick(&[0, 0, 0, 4]),
             late: *dice.pick(&[false, false, false, false, false, true]),

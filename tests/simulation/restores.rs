@@ -6,13 +6,15 @@ use bridgehead::directory::{
 };
 use bridgehead::replication::engine::Input;
 use bridgehead::replication::engine::hold::{HoldKind, holds};
-use bridgehead::replication::status::status;
+use bridgehead::replication::engine::quarantine::kept;
+use bridgehead::replication::status::{PeerState, status};
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
 
 use super::cases::{names, peer, two_equal_sites};
 use super::dice::Dice;
 use super::knobs::{Knobs, Topology};
 use super::site::{Crash, Site};
+use super::staff::Act;
 use super::world::{Cut, DAY, HOUR, World};
 
 /// Puts a site's store back to what it was.
@@ -324,6 +326,50 @@ fn a_clone_that_lives_on_is_reported_as_a_fork() {
     world.input(0, Input::Hold { hold, approve: true }, Crash::No);
     assert!(world.run(world.now + HOUR, World::equal), "well before the day is over");
     assert_eq!(holds(&world.sites[0].store).unwrap(), []);
+}
+
+/// F9: all mail to the site goes to the first of two machines, so that the other one hears nothing and gives up nothing.
+#[test]
+fn a_copy_that_hears_nothing_is_reported_to_both_sites() {
+    let mut world = two_equal_sites(|knobs| knobs.deaf = true);
+    world.operate(0, Act::Copy);
+    for _ in 0..4 {
+        for machine in [0, 2] {
+            world.work(machine, 1);
+            world.run(world.now + HOUR, |_| false);
+        }
+    }
+    let told = ["Twins", "Noticed"].map(|event| world.observers.count(event));
+    assert_eq!(told, [1, 1], "once a day, at the partner and at the first machine");
+    let now = jiff::Timestamp::from_millisecond(world.now).unwrap();
+    let shown = status(&world.sites[1].store, &world.sites[1].config, now).unwrap();
+    assert_eq!(shown.partners[0].state, PeerState::Twice, "{}", shown.partners[0].reason);
+    let kept = kept(&world.sites[1].store).unwrap();
+    assert!(kept.iter().any(|copy| copy.reason.contains("another way")), "what only the copy has is kept");
+    // The copy is stopped, and was all that was wrong.
+    world.calm();
+    assert!(world.run(world.now + DAY, World::equal));
+    world.run(world.now + 2 * DAY, |_| false);
+    assert_eq!(world.observers.count("Twins"), 1);
+    let now = jiff::Timestamp::from_millisecond(world.now).unwrap();
+    let shown = status(&world.sites[1].store, &world.sites[1].config, now).unwrap();
+    assert_eq!(shown.partners[0].state, PeerState::Up);
+}
+
+/// A store that is put back is one machine, also when it is put back again the same day.
+#[test]
+fn a_master_that_is_put_back_twice_is_not_taken_for_two() {
+    let mut world = two_equal_sites(|_| ());
+    let backup = world.sites[0].store.clone();
+    for _ in 0..2 {
+        world.work(0, 2);
+        world.run(world.now + HOUR, |_| false);
+        restore(&mut world, 0, &backup);
+        world.work(0, 1);
+        world.run(world.now + HOUR, |_| false);
+    }
+    assert!(world.run(world.now + DAY, World::equal));
+    assert_eq!(world.observers.count("Twins"), 0);
 }
 
 /// The entry of this RDN in `ou=s0,o=Example` at a site.

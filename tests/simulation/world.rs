@@ -316,7 +316,7 @@ impl World {
 
     fn deliver(&mut self, letter: Letter) {
         let copies: Vec<usize> = self.copies_of(letter.to);
-        if !copies.is_empty() && self.dice.percent(40) {
+        if !copies.is_empty() && !self.knobs.deaf && self.dice.percent(40) {
             // Who asks the mail server first reads the mail.
             let copy = *self.dice.pick(&copies);
             self.deliver_to(copy, letter.clone());

@@ -94,7 +94,13 @@ impl Turn<'_> {
             }
             match self.judge(&manifest, &said, asked(peer, context))? {
                 Verdict::Wait => {}
-                Verdict::Obsolete => self.discard(peer, &assembly)?,
+                Verdict::Obsolete => {
+                    if self.is_beside(context, &manifest, &said) {
+                        let reason = "its master went on another way from where it begins".to_owned();
+                        self.refuse_transfer(from, context, &assembly, reason)?;
+                    }
+                    self.discard(peer, &assembly)?;
+                }
                 Verdict::Parted => {
                     let reason = "its history and ours went different ways".to_owned();
                     self.refuse_transfer(from, context, &assembly, reason)?;
@@ -153,6 +159,17 @@ impl Turn<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a transfer that begins behind us leads away from our history, as that of a store that was put back or of a
+    /// copy does: what it brings is nowhere in what we hold.
+    fn is_beside(&self, context: &str, manifest: &Manifest, said: &Checkpoint) -> bool {
+        self.context(context).is_some_and(|record| {
+            let (ours, theirs) = (record.position, said.position);
+            let signed = manifest.lineage.digest() == said.lineage;
+            let passed = theirs.invocation == ours.invocation || record.is_on_history(&theirs);
+            signed && !passed && !manifest.lineage.passes(&ours)
+        })
     }
 
     /// The site's history and ours went different ways, and neither knows the other's.

@@ -55,6 +55,7 @@ impl Turn<'_> {
             }
             self.tidy(partner, peer, link)?;
             progress |= self.settle_chain(partner, peer, link)?;
+            peer.notices.extend(self.weigh_twin(partner, link));
             self.compare(partner, link, first_wait)?;
         }
         links.retain(Link::is_worth_keeping);

@@ -233,6 +233,13 @@ pub enum Event {
         ours: Shown,
         theirs: Shown,
     },
+    /// The site goes to and fro between our history and another: two machines speak for it.
+    Twins {
+        site: String,
+        context: String,
+        ours: Shown,
+        theirs: Shown,
+    },
     /// A partner holds what our own naming context does not have any more.
     Lost {
         site: String,

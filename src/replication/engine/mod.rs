@@ -42,6 +42,7 @@ pub mod restore;
 pub mod serve;
 mod succession;
 pub mod turn;
+pub mod twin;
 
 use std::collections::{BTreeMap, VecDeque};
 
