@@ -4,7 +4,7 @@
 //!   One line for each relayed message and each replication event. The field `event` names it; names
 //!   and fields stay as they are, operators' filters rely on them.
 
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -33,6 +33,11 @@ impl Default for LogConfig {
 pub fn filter(level: &str) -> Result<EnvFilter, String> {
     // mailin logs every reply that it would have given; ours are logged where they are decided.
     let quiet = "mailin=off".parse().expect("a constant directive");
+    // A single word that is no level is taken for the name of a part of the program, of which there is none: no line at all.
+    let single = level.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if single && level.parse::<LevelFilter>().is_err() {
+        return Err("is not off, error, warn, info, debug or trace, nor a list of TARGET=LEVEL".to_owned());
+    }
     EnvFilter::try_new(level).map(|filter| filter.add_directive(quiet)).map_err(|error| error.to_string())
 }
 

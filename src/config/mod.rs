@@ -248,20 +248,25 @@ fn read_replication(section: Section) -> Option<ReplicationConfig> {
     let day = Duration::from_secs(86_400);
     let mut config = ReplicationConfig::default();
     let timing = &mut config.timing;
-    let durations: [(&'static str, &mut Duration, Duration); 8] = [
-        ("batching", &mut timing.batching, day),
-        ("acknowledgement", &mut timing.acknowledgement, day),
-        ("gap", &mut timing.gap, day),
-        ("heartbeat", &mut timing.heartbeat, 90 * day),
-        ("retry_first", &mut timing.retry_first, 90 * day),
-        ("retry_min", &mut timing.retry_min, 90 * day),
-        ("retry_max", &mut timing.retry_max, 90 * day),
-        ("repeat", &mut timing.repeat, 366 * day),
+    // What is done again and again after no time is a storm of mail.
+    let (none, second) = (Duration::ZERO, Duration::from_secs(1));
+    let durations: [(&'static str, &mut Duration, Range<Duration>); 8] = [
+        ("batching", &mut timing.batching, none..day),
+        ("acknowledgement", &mut timing.acknowledgement, none..day),
+        ("gap", &mut timing.gap, second..day),
+        ("heartbeat", &mut timing.heartbeat, second..90 * day),
+        ("retry_first", &mut timing.retry_first, second..90 * day),
+        ("retry_min", &mut timing.retry_min, second..90 * day),
+        ("retry_max", &mut timing.retry_max, second..90 * day),
+        ("repeat", &mut timing.repeat, second..366 * day),
     ];
-    for (key, field, most) in durations {
-        if let Some(value) = section.duration(key, Duration::ZERO..most) {
+    for (key, field, bounds) in durations {
+        if let Some(value) = section.duration(key, bounds) {
             *field = value;
         }
+    }
+    if timing.retry_max < timing.retry_min {
+        section.refuse("retry_max", "is less than `retry_min`", "");
     }
     let commits = section.number("log_commits", 100..1 << 40);
     timing.log_commits_max = commits.unwrap_or(timing.log_commits_max);
@@ -361,6 +366,27 @@ mod tests {
         let both = with(&route(""), "pass = true, password_file = \"x\"").unwrap_err();
         assert!(both.contains("has no use with `pass`"), "{both}");
         assert!(with(&route(""), "required = true").unwrap_err().contains("password_file"));
+    }
+
+    #[test]
+    fn what_would_be_a_storm_of_mail_or_a_log_without_lines_is_refused() {
+        let refused = |table: &str, line: &str| {
+            let text = SHIPPED.replace(&format!("\n[{table}]\n"), &format!("\n[{table}]\n{line}\n"));
+            assert_ne!(text, SHIPPED, "{table}");
+            parse(Path::new("f"), &text).map(|_| ()).map_err(|problems| problems.to_string())
+        };
+        for key in ["gap", "heartbeat", "retry_first", "retry_min", "retry_max", "repeat"] {
+            let problem = refused("replication", &format!("{key} = \"0s\"")).unwrap_err();
+            assert!(problem.contains(key) && problem.contains("from 1s"), "{problem}");
+        }
+        let problem = refused("replication", "retry_min = \"3d\"").unwrap_err();
+        assert!(problem.contains("`replication.retry_max`"), "{problem}");
+        for level in ["inof", "loud", "WARNING", "bridgehead"] {
+            assert!(refused("log", &format!("level = \"{level}\"")).unwrap_err().contains(level), "{level}");
+        }
+        for level in ["info", "WARN", "off", "bridgehead=debug", "info,bridgehead::relay=warn"] {
+            assert_eq!(refused("log", &format!("level = \"{level}\"")), Ok(()), "{level}");
+        }
     }
 
     #[test]

@@ -284,6 +284,12 @@ pub fn clashes(partners: &[PartnerConfig], own: Option<&SiteConfig>) -> Vec<Prob
             refuse(format!("there is a site {name} already"), "each site needs a name of its own");
         }
         names.push(name.to_lowercase());
+        if own.is_some_and(|own| own.mailbox.eq_ignore_ascii_case(&partner.card.fields.mailbox)) {
+            refuse(
+                format!("its mailbox {} is this site's own", partner.card.fields.mailbox),
+                "each site needs a replication mailbox of its own",
+            );
+        }
         for dn in partner.card.fields.contexts.iter().filter_map(|dn| Dn::parse(dn).ok()) {
             let other = masters.iter().find(|(_, other)| dn.is_under(other) || other.is_under(&dn));
             if let Some((master, other)) = other {
