@@ -73,7 +73,7 @@ pub enum Command {
         #[command(flatten)]
         site: ConfigFile,
     },
-    /// Export the directory, or one naming context of it, in canonical order
+    /// Export the directory, or one naming context of it: those of this site first, each in canonical order
     Export {
         /// The naming context; without it, all of them
         #[arg(long, value_name = "DN")]

@@ -13,7 +13,7 @@ use super::site;
 use crate::config::Config;
 use crate::control::bundle::ApplyError;
 use crate::control::operation::Operation;
-use crate::control::{bundle, conversation, operation};
+use crate::control::{bundle, operation};
 use crate::daemon::engine_config;
 use crate::replication::engine::bundle::BY_FILE_DAYS;
 use crate::replication::engine::{Engine, Event, Input, Output};
@@ -46,8 +46,7 @@ pub fn create(partner: &str, file: &Path, config_file: &Path) -> Result<u8, Fail
 }
 
 fn write(config: &Config, partner: &str, out: &mut File) -> Result<u8, Failure> {
-    let socket = config.site.control_socket();
-    if let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
+    if let Some(daemon) = site::daemon(config)? {
         let operation = Operation::BundleCreate { site: partner.to_owned() };
         return daemon.ask(&operation, None, out, &mut io::stderr()).or_fail(IO, || "the daemon".to_owned());
     }
@@ -66,8 +65,7 @@ fn write(config: &Config, partner: &str, out: &mut File) -> Result<u8, Failure> 
 pub fn apply(file: &Path, config_file: &Path) -> Result<u8, Failure> {
     let mut config = site::load(config_file)?;
     let mut input = File::open(file).or_fail(DATA, || file.display().to_string())?;
-    let socket = config.site.control_socket();
-    if let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
+    if let Some(daemon) = site::daemon(&config)? {
         let answer =
             daemon.ask(&Operation::BundleApply, Some(&mut input), &mut io::stdout(), &mut io::stderr());
         return answer

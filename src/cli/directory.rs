@@ -13,7 +13,7 @@ use super::site;
 use crate::config::Config;
 use crate::control::operation::Operation;
 use crate::control::progress::Progress;
-use crate::control::{conversation, import, server};
+use crate::control::{import, server};
 use crate::daemon::engine_config;
 use crate::directory::Read as ReadStore;
 use crate::directory::attributes::{Attributes, same_name};
@@ -40,8 +40,7 @@ pub fn import(file: &Path, config_file: &Path) -> Result<u8, Failure> {
 fn import_from(config: &Config, file: Option<&str>, input: &mut dyn Read) -> Result<u8, Failure> {
     // A change from a command line is done at once.
     let progress = file.is_some() && io::stderr().is_terminal();
-    let socket = config.site.control_socket();
-    if let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
+    if let Some(daemon) = site::daemon(config)? {
         let operation = Operation::Import { file: file.map(str::to_owned), progress };
         let mut input = Watched { input, failed: None };
         let answer = daemon.ask(&operation, Some(&mut input), &mut io::stdout(), &mut io::stderr());

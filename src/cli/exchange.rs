@@ -224,8 +224,7 @@ pub fn verify(partner: Option<&str>, wait: u64, file: &Path) -> Result<u8, Failu
 
 /// Asks the daemon; its answer is the time from which on an answer of the other site counts.
 fn ask(config: &Config, operation: &Operation) -> Result<Timestamp, Failure> {
-    let socket = config.site.control_socket();
-    let daemon = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())?;
+    let daemon = site::daemon(config)?;
     let Some(daemon) = daemon else {
         let message = "the daemon does not run; `bridgehead run` starts it, and only it exchanges mail";
         return Err(Failure::new(UNAVAILABLE, message));

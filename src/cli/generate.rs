@@ -50,7 +50,7 @@ The answer is no: not proved equal, not in time.
 The command line was not understood.
 .TP
 65
-The input cannot be used: LDIF, a card, a message. Nothing was changed.
+The input cannot be used: LDIF, a card, a message, a change of an entry that is not there. Nothing was changed.
 .TP
 69
 Something is not there: the daemon, an entry, a site, an address to listen on.

@@ -16,7 +16,6 @@ use super::exchange::show;
 use super::failure::{CANNOT_CREATE, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::site;
 use crate::config::Config;
-use crate::control::conversation;
 use crate::control::operation::{self, Operation, Word};
 use crate::daemon::engine_config;
 use crate::directory::context;
@@ -29,6 +28,15 @@ pub fn pause(site: &Connected, paused: bool) -> Result<u8, Failure> {
     if site.dry_run {
         println!("{} would be {}", site.name, if paused { "paused" } else { "resumed" });
         return Ok(OK);
+    }
+    let partner = config.partners.iter().find(|partner| partner.card.name() == site.name);
+    if let Some(partner) = partner.filter(|partner| !paused && partner.link.paused) {
+        let message = format!(
+            "{} is paused by `paused = true` in {}: take that out, then `bridgehead reload`",
+            site.name,
+            partner.file.display()
+        );
+        return Err(Failure::new(UNAVAILABLE, message));
     }
     say(&config, &Word::Pause { site: site.name.clone(), paused })
 }
@@ -119,7 +127,9 @@ fn approval(config: &Config, hold: &Hold) -> String {
     let own = config.site.contexts.iter().any(|dn| same_context(&dn.to_string(), context));
     match hold.kind {
         HoldKind::Deletions => {
-            format!("the transfer takes effect; {deletions} of {entries} entries of {context} are deleted")
+            format!(
+                "the transfer takes effect; {deletions} of {entries} entries of {context} are deleted. What came after it follows, and may delete more within the link's share"
+            )
         }
         HoldKind::Fork if own => {
             format!("what {site} holds of {context} and this site lacks is taken back once more")
@@ -199,8 +209,7 @@ pub(super) fn say(config: &Config, word: &Word) -> Result<u8, Failure> {
 
 /// Asks the daemon; nothing when there is none.
 pub fn ask(config: &Config, operation: &Operation) -> Result<Option<u8>, Failure> {
-    let socket = config.site.control_socket();
-    let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? else {
+    let Some(daemon) = site::daemon(config)? else {
         return Ok(None);
     };
     let answer = daemon.ask(operation, None, &mut io::stdout(), &mut io::stderr());

@@ -13,7 +13,6 @@ use super::inspect::{self, LINES_SHOWN};
 use super::operator::say;
 use super::site;
 use crate::config::Config;
-use crate::control::conversation;
 use crate::control::inspect as looking;
 use crate::control::operation::{Operation, Word};
 use crate::replication::engine::quarantine::{self, Kept, kept};
@@ -121,8 +120,7 @@ pub fn release(name: &str, file: &Path) -> Result<u8, Failure> {
     if copy.proved {
         return say(&config, &Word::Release { id: copy.id });
     }
-    let socket = config.site.control_socket();
-    let Some(daemon) = conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? else {
+    let Some(daemon) = site::daemon(&config)? else {
         return Err(Failure::new(UNAVAILABLE, "the daemon does not run; `bridgehead run` starts it"));
     };
     let mail = payload(&config, &copy)?;

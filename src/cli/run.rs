@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::failure::{Failure, IO, OK, OrFail, UNAVAILABLE};
 use super::site;
-use crate::control::conversation;
 use crate::control::operation::Operation;
 use crate::daemon;
 use crate::log;
@@ -19,8 +18,7 @@ pub fn run(file: &Path) -> Result<u8, Failure> {
 
 pub fn reload(file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
-    let socket = config.site.control_socket();
-    match conversation::connect(&socket).or_fail(IO, || socket.display().to_string())? {
+    match site::daemon(&config)? {
         Some(daemon) => {
             let answer = daemon.ask(&Operation::Reload, None, &mut io::stdout(), &mut io::stderr());
             answer.or_fail(IO, || "the daemon".to_owned())

@@ -8,6 +8,7 @@ use super::failure::{CANNOT_CREATE, CONFIG, DATA, Failure, IO, NO_PERMISSION, OK
 use super::init::write_new;
 use super::operator;
 use crate::config::{self, Config, Problems, partner};
+use crate::control::conversation::{self, Daemon};
 use crate::control::operation::Operation;
 use crate::daemon::trust;
 use crate::message::card::{Card, CardError};
@@ -66,6 +67,15 @@ pub fn card(file: &Path) -> Result<u8, Failure> {
     Ok(OK)
 }
 
+/// The daemon of this site; None when it does not run.
+pub fn daemon(config: &Config) -> Result<Option<Daemon>, Failure> {
+    let socket = config.site.control_socket();
+    conversation::connect(&socket).map_err(|error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        Failure::new(if denied { NO_PERMISSION } else { IO }, format!("{}: {error}", socket.display()))
+    })
+}
+
 pub fn check(file: &Path) -> Result<u8, Failure> {
     let config = load(file)?;
     read_key(&config)?;
@@ -95,7 +105,7 @@ pub fn add(card_file: &Path, file: &Path) -> Result<u8, Failure> {
         card.fields.contexts.join(" and "),
         card.fields.mailbox
     );
-    Ok(OK)
+    Ok(operator::ask(&config, &Operation::Reload)?.unwrap_or(OK))
 }
 
 /// A card of a site that is connected takes the place of the pinned one, if it may. None: the site is new.

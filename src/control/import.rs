@@ -83,7 +83,9 @@ pub fn own_contexts(tx: &mut dyn Write, site: &SiteConfig) -> Result<(), Context
                 context::put_context(tx, &ContextRecord { master: site.name.clone(), ..record })?;
             }
             // A replica of another site's: to write to it would make two masters.
-            Some(record) if record.master != site.name => return Err(ContextError::Exists(dn.clone())),
+            Some(ContextRecord { master, .. }) if master != site.name => {
+                return Err(ContextError::OfAnother { dn: dn.clone(), master });
+            }
             Some(_) => {}
         }
     }

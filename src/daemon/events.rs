@@ -15,7 +15,11 @@ pub fn log(event: &Event) {
             );
         }
         Event::Forgotten { id } => info!(event = "copy-forgotten", id, "a kept copy was let go"),
-        Event::Refreshing { site, context, ours, theirs, entries, dry_run } => {
+        // What would be is for whoever asked.
+        Event::Refreshing { dry_run: true, .. }
+        | Event::Detached { dry_run: true, .. }
+        | Event::Purged { dry_run: true, .. } => {}
+        Event::Refreshing { site, context, ours, theirs, entries, dry_run: false } => {
             let ours = ours.as_ref().map_or(0, |ours| ours.usn);
             warn!(
                 event = "refreshing",
@@ -24,7 +28,6 @@ pub fn log(event: &Event) {
                 ours,
                 theirs = theirs.usn,
                 entries,
-                dry_run,
                 "what is held is given up for what the site holds"
             );
         }
@@ -189,16 +192,13 @@ pub fn log(event: &Event) {
         Event::Paused { site, paused } => {
             info!(event = "site-paused", site, paused, "mail to the site stops or goes on")
         }
-        Event::Detached { site, transfers, dry_run } => {
-            info!(
-                event = "site-detached",
-                site, transfers, dry_run, "the connection is forgotten; its data stays"
-            );
+        Event::Detached { site, transfers, dry_run: false } => {
+            info!(event = "site-detached", site, transfers, "the connection is forgotten; its data stays");
         }
-        Event::Purged { context, entries, dry_run } => {
+        Event::Purged { context, entries, dry_run: false } => {
             warn!(
                 event = "context-purged",
-                context, entries, dry_run, "a naming context of another site is deleted here"
+                context, entries, "a naming context of another site is deleted here"
             );
         }
         Event::Noticed { site, code, text } => {

@@ -137,19 +137,27 @@ impl Daemon {
 
     /// Reads the configuration again and puts it in force, unless anything is wrong with it.
     pub fn reload(&self) -> Result<(), Problems> {
+        self.put_in_force().inspect_err(|problems| {
+            for problem in &problems.0 {
+                error!(event = "reload-refused", %problem, "the configuration in force stays");
+            }
+        })
+    }
+
+    fn put_in_force(&self) -> Result<(), Problems> {
         let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.config();
         let mut after = config::load(&before.file)?;
-        let stays = |a: &Config, b: &Config| {
-            a.site.data == b.site.data && a.site.name == b.site.name && a.metrics == b.metrics
-        };
-        if !stays(&before, &after) {
-            let hint = "stop the daemon, then start it";
-            return Err(Problems::whole_file(
-                &before.file,
-                "`site.name`, `site.data` and `metrics.listen` need a restart",
-                hint,
-            ));
+        let fixed = [
+            ("`site.name`", before.site.name == after.site.name),
+            ("`site.data`", before.site.data == after.site.data),
+            ("`metrics.listen`", before.metrics == after.metrics),
+            ("`[log]`", before.log == after.log),
+        ];
+        let changed: Vec<&str> = fixed.iter().filter(|(_, stays)| !stays).map(|(name, _)| *name).collect();
+        if !changed.is_empty() {
+            let message = format!("{} changed, which needs a restart", changed.join(" and "));
+            return Err(Problems::whole_file(&before.file, message, "stop the daemon, then start it"));
         }
         let failed = |error: String| Problems::whole_file(&before.file, error, "");
         let key = keyfile::read(&after.site.key).map_err(|error| failed(error.to_string()))?;
@@ -361,13 +369,9 @@ async fn until_stopped(mut signals: Signals, daemon: &Arc<Daemon>) {
             _ = signals.hangup.recv() => {
                 let daemon = daemon.clone();
                 tell_systemd(&[NotifyState::Reloading]);
-                let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
+                // What keeps it from being in force is in the log.
+                let _ = tokio::task::spawn_blocking(move || daemon.reload()).await;
                 tell_systemd(&[NotifyState::Ready]);
-                if let Ok(Err(problems)) = reloaded {
-                    for problem in problems.0 {
-                        error!(event = "reload-refused", %problem, "the configuration in force stays");
-                    }
-                }
             }
         }
     }

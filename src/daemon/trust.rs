@@ -174,7 +174,8 @@ fn succeed(
         pin(config, partner, &pinned)?;
         let cards = pinned.former.len();
         info!(event = "former-cards-kept", site, cards, "others can get to its present card by these");
-        reload(daemon);
+        // What keeps it from being in force is in the log.
+        let _ = daemon.reload();
         return Ok(());
     }
     match partner.successors {
@@ -195,7 +196,8 @@ fn succeed(
                 until,
                 "the site's new card is pinned; it was signed by the known key, which counts until then"
             );
-            reload(daemon);
+            // What keeps it from being in force is in the log.
+            let _ = daemon.reload();
         }
     }
     Ok(())
@@ -216,14 +218,6 @@ pub fn told(
 pub fn replaced_until(known: &Pinned, pinned: &Pinned) -> Option<String> {
     let replaced = pinned.former.iter().find(|former| former.card.public == known.card.public);
     replaced.map(|former| former.until.to_string())
-}
-
-fn reload(daemon: &Daemon) {
-    if let Err(problems) = daemon.reload() {
-        for problem in problems.0 {
-            error!(event = "reload-refused", %problem, "the configuration in force stays");
-        }
-    }
 }
 
 /// A site of which something else is to be pinned.
@@ -324,7 +318,8 @@ fn introduced(daemon: &Daemon, by: &str, cards: &[&str]) -> Result<(), TrustErro
                 fingerprint = card.fingerprint(),
                 "known as a master from now on; no mail goes to it"
             );
-            reload(daemon);
+            // What keeps it from being in force is in the log.
+            let _ = daemon.reload();
             Ok(())
         }
     }

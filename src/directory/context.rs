@@ -33,6 +33,11 @@ pub struct ContextRecord {
 pub enum ContextError {
     #[error("there is a naming context {0} already")]
     Exists(Dn),
+    /// It cannot be this site's own.
+    #[error(
+        "{dn} is held here as that of the site {master}: if this site had that name, list it in `site.former_names`"
+    )]
+    OfAnother { dn: Dn, master: String },
     #[error("the name of a naming context has more than {DN_BYTES_MAX} octets")]
     TooLong,
     #[error("more than {CONTEXTS_MAX} naming contexts")]

@@ -194,6 +194,7 @@ fn partner_status(
     let mut contexts = Vec::with_capacity(peer.links.len());
     let assemblies = Assembly::all_from(read, &partner.site)?;
     let spent = budget_opens(partner, peer, now) > now;
+    let held = holds(read)?;
     for link in &peer.links {
         let record = records.iter().find(|record| same_context(&record.dn.to_string(), &link.context));
         let own = record.and_then(point);
@@ -204,7 +205,11 @@ fn partner_status(
         });
         let equal = link.theirs == own;
         let wanted = link.wanted && passes(config, partner, record, &link.context);
-        let reason = (wanted && !equal).then(|| why_unequal(config, link, record, spent, now));
+        let waits = |hold: &&Hold| hold.site == partner.site && same_context(&hold.context, &link.context);
+        let reason = (wanted && !equal).then(|| match held.iter().find(waits) {
+            Some(hold) => format!("held here: `bridgehead hold show {}`", hold.id),
+            None => why_unequal(config, link, record, spent, now),
+        });
         contexts.push(PartnerContext {
             context: link.context.clone(),
             position: link.theirs.map(|(position, _)| position.into()),

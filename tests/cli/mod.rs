@@ -213,14 +213,26 @@ fn reload_puts_a_sound_configuration_in_force_and_refuses_another() {
     let (mut paris, tokyo) = (site(&scratch, "paris"), site(&scratch, "tokyo"));
     paris.start();
     paris.accept_card_of(&tokyo);
-    paris.ok(&["reload"]);
-    assert_eq!(status(&paris.run(&["sync", "tokyo"])), 0, "known without a restart");
+    assert_eq!(status(&paris.run(&["sync", "tokyo"])), 0, "known without a restart, and without a word more");
     let text = fs::read_to_string(paris.config()).unwrap();
-    fs::write(paris.config(), text.replace("[log]", "[log]\nlevle = 1")).unwrap();
-    let output = paris.run(&["reload"]);
-    assert_eq!(status(&output), 78);
-    assert!(said(&output).contains("levle"), "{}", said(&output));
+    let refused = |changed: String, word: &str| {
+        fs::write(paris.config(), changed).unwrap();
+        let output = paris.run(&["reload"]);
+        assert_eq!(status(&output), 78);
+        assert!(said(&output).contains(word), "{}", said(&output));
+    };
+    refused(text.replace("[log]", "[log]\nlevle = 1"), "levle");
+    // What a reload does not put in force is not taken for something that is.
+    refused(text.replace("[log]", "[log]\nlevel = \"error\""), "`[log]` changed, which needs a restart");
+    refused(text.replace("name = \"paris\"", "name = \"lyon\""), "`site.name` changed");
+    let log = fs::read_to_string(paris.log()).unwrap();
+    assert!(log.matches("event=\"reload-refused\"").count() >= 2, "{log}");
     paris.daemon().assert_alive();
+    paris.stop();
+    let output = paris.run(&["run"]);
+    assert_eq!(status(&output), 78);
+    assert!(said(&output).contains("`site.former_names`"), "{}", said(&output));
+    fs::write(paris.config(), text).unwrap();
 }
 
 #[test]

@@ -59,6 +59,8 @@ fn a_mass_deletion_waits_for_a_person() {
     assert!(pair.tokyo.ok(&["status"]).contains("1 to be approved or rejected: `bridgehead hold list`"));
     let there = pair.paris.ok(&["status"]);
     assert!(there.contains("ou=paris,o=Example: held there: its administrator"), "{there}");
+    let here = pair.tokyo.ok(&["status"]);
+    assert!(here.contains(&format!("ou=paris,o=Example: held here: `bridgehead hold show {id}`")), "{here}");
     pair.tokyo.ok(&["hold", "reject", &id]);
     assert!(pair.tokyo.ok(&["status"]).contains("it was rejected; `bridgehead hold approve"));
     assert_eq!(pair.tokyo.status()["waits"]["holds"], 0);
@@ -100,6 +102,24 @@ fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
     assert!(pair.tokyo.context_status("ou=paris,o=Example").is_none());
     let gone = pair.tokyo.run(&["site", "detach", "paris"]);
     assert_eq!(status(&gone), 69, "{}", said(&gone));
+    let log = fs::read_to_string(pair.tokyo.log()).unwrap();
+    for event in ["site-detached", "context-purged"] {
+        let lines = log.matches(&format!("event=\"{event}\"")).count();
+        assert_eq!(lines, 1, "a dry run of {event} is no event");
+    }
+}
+
+#[test]
+fn a_pause_in_the_site_s_file_is_not_resumed_by_command() {
+    let pair = Direct::start("paused");
+    let file = pair.tokyo.directory.join("sites.d/paris.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("[link]", "[link]\npaused = true")).unwrap();
+    pair.tokyo.ok(&["reload"]);
+    assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused");
+    let output = pair.tokyo.run(&["site", "resume", "paris"]);
+    assert_eq!(status(&output), 69);
+    assert!(said(&output).contains("sites.d/paris.toml"), "{}", said(&output));
 }
 
 #[test]
