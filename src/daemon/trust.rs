@@ -174,8 +174,7 @@ fn succeed(
         pin(config, partner, &pinned)?;
         let cards = pinned.former.len();
         info!(event = "former-cards-kept", site, cards, "others can get to its present card by these");
-        // What keeps it from being in force is in the log.
-        let _ = daemon.reload();
+        reload(daemon);
         return Ok(());
     }
     match partner.successors {
@@ -196,8 +195,7 @@ fn succeed(
                 until,
                 "the site's new card is pinned; it was signed by the known key, which counts until then"
             );
-            // What keeps it from being in force is in the log.
-            let _ = daemon.reload();
+            reload(daemon);
         }
     }
     Ok(())
@@ -218,6 +216,11 @@ pub fn told(
 pub fn replaced_until(known: &Pinned, pinned: &Pinned) -> Option<String> {
     let replaced = pinned.former.iter().find(|former| former.card.public == known.card.public);
     replaced.map(|former| former.until.to_string())
+}
+
+fn reload(daemon: &Daemon) {
+    // What keeps it from being in force is in the log.
+    let _ = daemon.reload();
 }
 
 /// A site of which something else is to be pinned.
@@ -318,8 +321,7 @@ fn introduced(daemon: &Daemon, by: &str, cards: &[&str]) -> Result<(), TrustErro
                 fingerprint = card.fingerprint(),
                 "known as a master from now on; no mail goes to it"
             );
-            // What keeps it from being in force is in the log.
-            let _ = daemon.reload();
+            reload(daemon);
             Ok(())
         }
     }

@@ -53,6 +53,11 @@ impl ContextRecord {
         let before = |end: &Position| end.invocation == position.invocation && position.usn <= end.usn;
         before(&self.position) || self.lineage.passes(position)
     }
+
+    /// Whether `position` is of another history than this one: neither a point of it nor ahead in its present invocation.
+    pub fn is_beside(&self, position: &Position) -> bool {
+        position.invocation != self.position.invocation && !self.is_on_history(position)
+    }
 }
 
 /// Creates a naming context without entries. A master passes a fresh invocation id; a replica that

@@ -17,7 +17,7 @@ use super::greeting::Greeting;
 use super::pacing::{RoundTrip, Widening, Window, in_vain, millis};
 use super::parts::TransferId;
 use super::vector::{self, Said, VectorDigest};
-use super::wire::{DigestItem, Notice, Standing};
+use super::wire::{DigestItem, NOTICES_MAX, Notice, Standing, TEXT_BYTES_MAX};
 use crate::directory::{Digest, Position, Read, StoreError, Table};
 
 /// Milliseconds since 1970, UTC.
@@ -461,6 +461,14 @@ impl Peer {
         now + in_vain(self.timeout(timing), self.vector_asks, timing)
     }
 
+    /// Tells the site's operator something with the next message, unless as much as one takes is to be told already.
+    pub fn notify(&mut self, context: String, text: &str) {
+        if self.notices.len() < NOTICES_MAX {
+            let text = text.chars().take(TEXT_BYTES_MAX / 4).collect();
+            self.notices.push(Notice { code: 0, context: Some(context), text });
+        }
+    }
+
     pub fn finish(&mut self, transfer: TransferId) {
         if self.finished.len() >= FINISHED_MAX {
             self.finished.remove(0);
@@ -488,6 +496,15 @@ mod tests {
         standing: Standing,
         #[n(9)]
         told: bool,
+    }
+
+    /// More, or longer, would make a message that the site refuses as a whole.
+    #[test]
+    fn what_is_told_to_an_operator_is_bounded() {
+        let mut peer = Peer::default();
+        (0..2 * NOTICES_MAX).for_each(|_| peer.notify("o=x".into(), &"\u{1f4e7}".repeat(TEXT_BYTES_MAX)));
+        assert_eq!(peer.notices.len(), NOTICES_MAX);
+        assert!(peer.notices.iter().all(|notice| notice.text.len() <= TEXT_BYTES_MAX));
     }
 
     #[test]

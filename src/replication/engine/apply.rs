@@ -12,7 +12,7 @@
 use super::Event;
 use super::config::{Partner, same_context};
 use super::inbox::asked;
-use super::judge::Verdict;
+use super::judge::{Verdict, is_signed};
 use super::turn::{Turn, point, sooner};
 use crate::directory::context::{self, ContextError, ContextRecord};
 use crate::directory::{StoreError, Table};
@@ -165,10 +165,8 @@ impl Turn<'_> {
     /// copy does: what it brings is nowhere in what we hold.
     fn is_beside(&self, context: &str, manifest: &Manifest, said: &Checkpoint) -> bool {
         self.context(context).is_some_and(|record| {
-            let (ours, theirs) = (record.position, said.position);
-            let signed = manifest.lineage.digest() == said.lineage;
-            let passed = theirs.invocation == ours.invocation || record.is_on_history(&theirs);
-            signed && !passed && !manifest.lineage.passes(&ours)
+            let away = record.is_beside(&said.position) && !manifest.lineage.passes(&record.position);
+            away && is_signed(manifest, said)
         })
     }
 

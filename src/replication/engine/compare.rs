@@ -55,7 +55,9 @@ impl Turn<'_> {
             }
             self.tidy(partner, peer, link)?;
             progress |= self.settle_chain(partner, peer, link)?;
-            peer.notices.extend(self.weigh_twin(partner, link));
+            if let Some(text) = self.weigh_twin(partner, link) {
+                peer.notify(link.context.clone(), &text);
+            }
             self.compare(partner, link, first_wait)?;
         }
         links.retain(Link::is_worth_keeping);

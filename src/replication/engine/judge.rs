@@ -137,7 +137,7 @@ fn onward(
 }
 
 /// Whether the lineage that the carrier tells is the one that the master signed.
-fn is_signed(manifest: &Manifest, checkpoint: &Checkpoint) -> bool {
+pub(super) fn is_signed(manifest: &Manifest, checkpoint: &Checkpoint) -> bool {
     manifest.lineage.digest() == checkpoint.lineage
 }
 

@@ -17,7 +17,7 @@ use crate::replication::parts::Outgoing;
 use crate::replication::peer::{Millis, Peer};
 use crate::replication::transfer::{self, Encoded};
 use crate::replication::verify::{self, Answer, Differences, VerifyError};
-use crate::replication::wire::{DigestItem, Message, NOTICES_MAX, Notice, TEXT_BYTES_MAX};
+use crate::replication::wire::{DigestItem, Message};
 
 /// For others a naming context is counted once in this time: it costs a look at every entry.
 const COUNT_AGAIN_MS: Millis = 3_600_000;
@@ -57,11 +57,10 @@ impl Turn<'_> {
                 continue;
             }
             let is_sound = self.count_anew(record)?;
-            if !is_sound && record.master == self.config.site && peer.notices.len() < NOTICES_MAX {
+            if !is_sound && record.master == self.config.site {
                 let text =
                     format!("what {} stores of {name}, which it masters, is damaged", self.config.site);
-                let text = text.chars().take(TEXT_BYTES_MAX / 4).collect();
-                peer.notices.push(Notice { code: 0, context: Some(name), text });
+                peer.notify(name, &text);
             }
         }
         Ok(())

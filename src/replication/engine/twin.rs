@@ -17,7 +17,6 @@ use super::config::Partner;
 use super::turn::Turn;
 use crate::directory::Position;
 use crate::replication::peer::{Link, Millis};
-use crate::replication::wire::{Notice, TEXT_BYTES_MAX};
 
 /// So often in a day a site may come back to our history before it is taken for two.
 pub const RETURNS_MAX: usize = 3;
@@ -44,41 +43,45 @@ impl Twin {
     pub fn known(&self, now: Millis) -> Option<Millis> {
         self.told.filter(|_| self.returns.last().is_some_and(|at| now - at < DAY_MS))
     }
+
+    /// It is back on our history. Whether that is to be reported.
+    fn comes_back(&mut self, now: Millis) -> bool {
+        self.returns.push(now);
+        self.returns.drain(..self.returns.len().saturating_sub(RETURNS_MAX));
+        let told = self.told.is_some_and(|then| now - then < DAY_MS);
+        let reported = !told && self.returns.len() == RETURNS_MAX;
+        self.told = if reported { Some(now) } else { self.told };
+        reported
+    }
 }
 
 impl Turn<'_> {
     /// Takes the newest word of a site on a naming context that it masters. What is to be told to the site.
-    pub(super) fn weigh_twin(&mut self, partner: &Partner, link: &mut Link) -> Option<Notice> {
+    pub(super) fn weigh_twin(&mut self, partner: &Partner, link: &mut Link) -> Option<String> {
         let record = self.context(&link.context).filter(|record| record.master == partner.site)?;
         let (at, now) = (link.theirs?.0, self.now);
         let ours = record.position;
-        let passed = |at: &Position| at.invocation == ours.invocation || record.is_on_history(at);
-        if !passed(&at) {
+        if record.is_beside(&at) {
             link.twin.get_or_insert_default().beside = Some(at);
             return None;
         }
         let twin = link.twin.as_mut()?;
         twin.returns.retain(|then| now - then < DAY_MS);
-        let Some(beside) = twin.beside.take().filter(|beside| !passed(beside)) else {
+        let Some(beside) = twin.beside.take().filter(|beside| record.is_beside(beside)) else {
             if twin.returns.is_empty() {
                 link.twin = None;
             }
             return None;
         };
-        twin.returns.push(now);
-        let told = twin.told.is_some_and(|then| now - then < DAY_MS);
-        if told || twin.returns.len() < RETURNS_MAX {
+        if !twin.comes_back(now) {
             return None;
         }
-        twin.told = Some(now);
-        twin.returns.drain(..twin.returns.len() - RETURNS_MAX);
         let (site, context) = (partner.site.clone(), link.context.clone());
         let text = format!(
             "two machines speak for {site}, and {context} goes on differently at each: stop one of them"
         );
-        let text = text.chars().take(TEXT_BYTES_MAX / 4).collect();
-        self.event(Event::Twins { site, context: context.clone(), ours: ours.into(), theirs: beside.into() });
-        Some(Notice { code: 0, context: Some(context), text })
+        self.event(Event::Twins { site, context, ours: ours.into(), theirs: beside.into() });
+        Some(text)
     }
 }
 
@@ -87,6 +90,15 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn it_is_reported_once_a_day_and_however_often_it_turns_little_is_remembered() {
+        let mut twin = Twin::default();
+        let reported: Vec<Millis> =
+            (0..2 * DAY_MS).step_by(60_000).filter(|now| twin.comes_back(*now)).collect();
+        assert_eq!(reported, [120_000, 120_000 + DAY_MS]);
+        assert_eq!(twin.returns.len(), RETURNS_MAX);
+    }
 
     #[test]
     fn it_is_known_for_a_day_after_the_last_return() {
