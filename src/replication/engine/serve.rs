@@ -67,12 +67,19 @@ impl Turn<'_> {
             }
             return Ok(true);
         }
-        if !newest || link.awaits_file(now) {
+        if link.awaits_file(now) {
             return Ok(true);
         }
         let base = request.base.zip(request.base_digest);
+        let under_way = link.chain.iter_mut().find(|flight| flight.base == base);
+        // Where mail takes days, a heartbeat overtakes nearly every question. Such a one does not know what came since; but
+        // it counts if nothing is under way, and the site by its newest word is still where it asked from.
+        let stands = under_way.is_none() && base == link.theirs;
+        if !(newest || stands) {
+            return Ok(true);
+        }
         let named = |flight: &Flight| all.iter().any(|other| other.transfer == Some(flight.transfer));
-        match link.chain.iter_mut().find(|flight| flight.base == base) {
+        match under_way {
             // It holds some of it, and completes that.
             Some(flight) if named(flight) => {}
             Some(flight) if missed(flight, echoed) && Some(flight.target) != point(&record) => {

@@ -8,7 +8,7 @@ use crate::directory::change::Change;
 use crate::directory::commit::Commit;
 use crate::directory::context::{context_by_number, create_context};
 use crate::directory::memory::MemoryStore;
-use crate::directory::{Attributes, ContextRecord, Dn, Table, Write as _};
+use crate::directory::{Attributes, ContextRecord, Dn, Position, Table, Write as _};
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::engine::config::KnownSite;
 use crate::replication::engine::{
@@ -66,9 +66,17 @@ fn paris(outbound: Passage) -> (MemoryStore, Engine, [ContextRecord; 2]) {
 
 /// What Paris does about a message of Tokyo, within minutes.
 fn outputs(store: &mut MemoryStore, engine: &mut Engine, message: &Message) -> Vec<Output> {
-    let header = Header { seq: START as u64, time: Timestamp::UNIX_EPOCH, message_id: None };
-    let payload = message.encode();
-    let mut inputs = vec![Input::Received { from: "tokyo".into(), header, payload }, Input::Start];
+    outputs_of(store, engine, &[message])
+}
+
+/// What Paris does about messages of Tokyo, within minutes. Each overtook those before it in the list.
+fn outputs_of(store: &mut MemoryStore, engine: &mut Engine, sent: &[&Message]) -> Vec<Output> {
+    let received = |(seq, message): (u64, &&Message)| {
+        let header = Header { seq, time: Timestamp::UNIX_EPOCH, message_id: None };
+        Input::Received { from: "tokyo".into(), header, payload: message.encode() }
+    };
+    let mut inputs: Vec<Input> = (START as u64..).zip(sent).map(received).collect();
+    inputs.push(Input::Start);
     let (mut outputs, mut now) = (Vec::new(), START);
     while now < START + 10 * MINUTE {
         let mut tx = store.begin();
@@ -118,6 +126,26 @@ fn who_says_to_hold_what_is_not_offered_gets_nothing_of_it() {
             assert!(parts(Passage::All, invented) > 0);
         }
     }
+}
+
+/// Where mail takes days, a heartbeat overtakes nearly every question.
+#[test]
+fn a_question_that_was_overtaken_counts_while_the_site_stands_where_it_asked_from() {
+    let parts = |asked: u128, whole: bool, stands: u128| {
+        let (mut store, mut engine, [mut held, _]) = paris(Passage::All);
+        // On a history that Paris does not know, so that it sends nothing unless it is asked.
+        held.position.invocation = Uuid::from_u128(asked);
+        let mut question = asks(&held, whole);
+        question.vector[0].position = question.vector[0].position.filter(|_| !whole);
+        let mut word = question.clone();
+        word.requests.clear();
+        word.vector[0].position = Some(Position { invocation: Uuid::from_u128(stands), ..held.position });
+        let told = outputs_of(&mut store, &mut engine, &[&question, &word]);
+        mails(&told).map(|mail| mail.parts.len()).sum::<usize>()
+    };
+    assert!(parts(7, false, 7) > 0);
+    assert_eq!(parts(7, false, 8), 0, "it went on since");
+    assert_eq!(parts(7, true, 7), 0, "it does not want everything any more");
 }
 
 #[test]
