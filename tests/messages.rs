@@ -58,12 +58,16 @@ fn token() -> String {
 }
 
 fn as_sent() -> Vec<u8> {
+    mail_of(&sealed())
+}
+
+fn mail_of(sealed: &[u8]) -> Vec<u8> {
     let letter = Letter {
         from: "bridgehead@alpha.example",
         to: "bridgehead@beta.example",
         token: &token(),
         time: "2026-11-22T14:00:00Z".parse().unwrap(),
-        sealed: &sealed(),
+        sealed,
     };
     compose(&letter).unwrap()
 }
@@ -152,6 +156,16 @@ fn what_is_lost_is_named() {
         let error = extract(&sample(name)).unwrap_err();
         assert_eq!(error, expected, "{name}");
         assert_eq!(error.refusal().code / 100, 5, "{name}");
+    }
+}
+
+#[test]
+fn an_attachment_whose_first_octets_were_altered_is_not_called_removed() {
+    // The first and the last, alone, look like what a conversion to text does.
+    for at in 1..7 {
+        let mut sealed = sealed();
+        sealed[at] ^= 1;
+        assert_eq!(extract(&mail_of(&sealed)), Err(ExtractError::Altered), "octet {at}");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::replication::engine::{Engine, Event, Input, Output};
 
 pub fn create(partner: &str, file: &Path, config_file: &Path) -> Result<u8, Failure> {
     let config = site::load(config_file)?;
-    if !config.partners.iter().any(|known| known.card.name() == partner) {
+    if config.partner(partner).is_none() {
         return Err(Failure::new(UNAVAILABLE, format!("no site {partner} is connected")));
     }
     let name = || file.display().to_string();

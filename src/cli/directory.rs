@@ -96,12 +96,17 @@ pub(super) fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
     SqliteStore::open(&config.site.data).map_err(|error| Failure::new(TRY_AGAIN, error))
 }
 
+/// Whether there is a store yet.
+pub(super) fn is_begun(config: &Config) -> bool {
+    config.site.data.join(FILE).exists()
+}
+
 /// Gives `look` one consistent view of the store.
 pub(super) fn view<T>(
     config: &Config,
     look: impl FnOnce(&dyn ReadStore) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    if !config.site.data.join(FILE).exists() {
+    if !is_begun(config) {
         let message = format!(
             "nothing is stored in {} yet: `bridgehead run` or the first `bridgehead import` begins",
             config.site.data.display()

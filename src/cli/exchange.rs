@@ -154,14 +154,20 @@ pub fn read(config: &Config) -> Result<Status, Failure> {
     })
 }
 
+/// How a naming context stands here. Its master has nothing to verify: what it holds is what there is.
+pub(super) fn standing(own: bool, verified: bool, standing: &str) -> String {
+    let proved = if verified { "verified" } else { "not verified" };
+    match (own, standing) {
+        (true, "follows") => "mastered here".to_owned(),
+        (_, standing) => format!("{proved}, {standing}"),
+    }
+}
+
 fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nNaming contexts")?;
     for context in &status.contexts {
-        let proved = if context.verified { "verified" } else { "not verified" };
-        let standing = match (context.master == status.site, context.standing) {
-            (true, "follows") => "mastered here".to_owned(),
-            (_, standing) => format!("{proved}, {standing}"),
-        };
+        let own = context.master == status.site;
+        let standing = standing(own, context.verified, context.standing);
         writeln!(out, "  {}", context.context)?;
         writeln!(
             out,

@@ -6,7 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::directory::{parse_dn, view};
-use super::exchange::show;
+use super::exchange::{self, show};
 use super::failure::{Failure, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::site;
 use crate::daemon::engine_config;
@@ -77,8 +77,8 @@ fn origin(home: &Home) -> String {
 }
 
 fn standing(home: &Home) -> String {
-    let proved = if home.verified { "verified" } else { "not verified" };
-    format!("USN {} of {}, {proved}, {}", home.position.usn, home.position.invocation, home.standing)
+    let standing = exchange::standing(home.own, home.verified, home.standing);
+    format!("USN {} of {}, {standing}", home.position.usn, home.position.invocation)
 }
 
 fn unknown(found: &Explanation) -> String {

@@ -29,7 +29,7 @@ pub fn pause(site: &Connected, paused: bool) -> Result<u8, Failure> {
         println!("{} would be {}", site.name, if paused { "paused" } else { "resumed" });
         return Ok(OK);
     }
-    let partner = config.partners.iter().find(|partner| partner.card.name() == site.name);
+    let partner = config.partner(&site.name);
     if let Some(partner) = partner.filter(|partner| !paused && partner.link.paused) {
         let message = format!(
             "{} is paused by `paused = true` in {}: take that out, then `bridgehead reload`",
@@ -44,7 +44,7 @@ pub fn pause(site: &Connected, paused: bool) -> Result<u8, Failure> {
 pub fn detach(site: &Connected) -> Result<u8, Failure> {
     let config = connected(site)?;
     let status = say(&config, &Word::Detach { site: site.name.clone(), dry_run: site.dry_run })?;
-    let partner = config.partners.iter().find(|partner| partner.card.name() == site.name);
+    let partner = config.partner(&site.name);
     if let (false, OK, Some(partner)) = (site.dry_run, status, partner) {
         let aside = partner.file.with_extension("toml.detached");
         fs::rename(&partner.file, &aside).or_fail(CANNOT_CREATE, || aside.display().to_string())?;
@@ -56,7 +56,7 @@ pub fn detach(site: &Connected) -> Result<u8, Failure> {
 
 pub fn purge(site: &Connected) -> Result<u8, Failure> {
     let config = site::load(&site.site.config)?;
-    if config.partners.iter().any(|partner| partner.card.name() == site.name) {
+    if config.partner(&site.name).is_some() {
         let message = format!("{} is connected and would send its entries again; detach it first", site.name);
         return Err(Failure::new(UNAVAILABLE, message));
     }
@@ -74,7 +74,7 @@ pub fn purge(site: &Connected) -> Result<u8, Failure> {
 /// The configuration, if it has that site.
 fn connected(site: &Connected) -> Result<Config, Failure> {
     let config = site::load(&site.site.config)?;
-    if !config.partners.iter().any(|partner| partner.card.name() == site.name) {
+    if config.partner(&site.name).is_none() {
         return Err(Failure::new(UNAVAILABLE, format!("no site {} is connected", site.name)));
     }
     Ok(config)
@@ -83,7 +83,7 @@ fn connected(site: &Connected) -> Result<Config, Failure> {
 /// Takes what the site holds for what is held here.
 pub fn refresh(partner: &str, context: Option<String>, dry_run: bool, file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
-    if !config.partners.iter().any(|known| known.card.name() == partner) {
+    if config.partner(partner).is_none() {
         return Err(Failure::new(UNAVAILABLE, format!("no site {partner} is connected")));
     }
     let context = context.map(|dn| parse_dn(&dn)).transpose()?.map(|dn| dn.to_string());

@@ -117,7 +117,7 @@ fn succeed(config: &Config, text: &str) -> Result<Option<u8>, Failure> {
             format!("this is the card of {name}, this site itself; give it to the other site and add theirs");
         return Err(Failure::new(DATA, message));
     }
-    let Some(known) = config.partners.iter().find(|partner| partner.card.name() == name) else {
+    let Some(known) = config.partner(name) else {
         return Ok(None);
     };
     if known.card == card {

@@ -5,6 +5,7 @@
 //!   The partners' operators have nothing to do: what changes here is announced, signed by the key that they know.
 //!   The former keys and the former mailbox go on to be served, for mail that is under way.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,11 +15,13 @@ use jiff::Timestamp;
 use super::failure::{CONFIG, DATA, Failure, IO, OK, OrFail, UNAVAILABLE};
 use super::operator::ask;
 use super::site::{self, read_key};
+use super::{directory, exchange};
 use crate::config::{self, Config};
 use crate::control::operation::Operation;
 use crate::daemon::trust::{self, Offered};
 use crate::message::pinned::Word;
 use crate::message::{keyfile, name, own, random};
+use crate::replication::status::PeerState;
 
 /// Renews this site's keys.
 pub fn roll_key(file: &Path) -> Result<u8, Failure> {
@@ -71,9 +74,14 @@ fn announce(before: &Config, file: &Path) -> Result<u8, Failure> {
 /// Connected sites, sites that are known, and cards that wait for a word.
 pub fn list(file: &Path) -> Result<u8, Failure> {
     let config = site::load(file)?;
+    let paused = paused(&config)?;
     for partner in &config.partners {
         let card = &partner.card;
-        let how = if partner.exchange { card.fields.mailbox.as_str() } else { "no mail is exchanged" };
+        let how = match card.fields.mailbox.as_str() {
+            _ if !partner.exchange => "no mail is exchanged".to_owned(),
+            mailbox if paused.contains(card.name()) => format!("{mailbox}, paused"),
+            mailbox => mailbox.to_owned(),
+        };
         println!("{}: {}; {how}; {}", card.name(), card.fields.contexts.join(" and "), card.fingerprint());
         for former in partner.former.iter().filter(|former| Timestamp::now() < former.until) {
             println!("    a former key counts until {}: {}", former.until, former.card.fingerprint());
@@ -98,6 +106,17 @@ pub fn list(file: &Path) -> Result<u8, Failure> {
     Ok(OK)
 }
 
+/// The sites to which nothing is sent, by their files or by the operator's word.
+fn paused(config: &Config) -> Result<HashSet<String>, Failure> {
+    if !directory::is_begun(config) {
+        let by_file = config.partners.iter().filter(|partner| partner.link.paused);
+        return Ok(by_file.map(|partner| partner.card.name().to_owned()).collect());
+    }
+    let partners = exchange::read(config)?.partners.into_iter();
+    let paused = partners.filter(|partner| partner.state == PeerState::Paused);
+    Ok(paused.map(|partner| partner.site).collect())
+}
+
 fn waiting(config: &Config) -> Result<Vec<Offered>, Failure> {
     trust::offered(config).or_fail(IO, || config.site.offered().display().to_string())
 }
@@ -112,7 +131,7 @@ pub fn decide(name: &str, approve: bool, file: &Path) -> Result<u8, Failure> {
     let refused = || format!("the card of {name} is refused");
     if approve {
         let cards: Vec<&str> = own::each(&offered.cards).collect();
-        match config.partners.iter().find(|partner| partner.card.name() == name) {
+        match config.partner(name) {
             Some(known) => {
                 let pinned = trust::told(&config, known, &cards, Word::Others).or_fail(DATA, refused)?;
                 trust::pin(&config, known, &pinned).or_fail(DATA, refused)?;

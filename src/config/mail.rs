@@ -21,7 +21,11 @@ pub fn read(root: &Section, site: Option<&SiteConfig>) -> Option<RelayConfig> {
         None => root.refuse("listen", "is missing", "every configuration says where to listen"),
     }
     config.listeners.extend(root.sections("listener").into_iter().filter_map(read_listener));
-    config.routes = root.sections("route").into_iter().flat_map(read_route).collect();
+    config.routes = root
+        .sections("route")
+        .into_iter()
+        .flat_map(|section| read_route(section, &config.listeners))
+        .collect();
     check_passed_auth(root, &config);
     if let Some(section) = root.section("dns") {
         config.dns_servers = section.list("servers", dns_server).unwrap_or_default();
@@ -174,7 +178,7 @@ fn read_auth(section: Section) -> Option<ListenerAuth> {
     Some(ListenerAuth { source: source?, required, without_tls })
 }
 
-fn read_route(section: Section) -> Vec<RouteConfig> {
+fn read_route(section: Section, listeners: &[ListenerConfig]) -> Vec<RouteConfig> {
     let patterns = section.list("to", str::parse);
     if patterns.is_none() {
         section.refuse("to", "is missing", "an address space such as \"*\" or \"example.org\"");
@@ -182,6 +186,11 @@ fn read_route(section: Section) -> Vec<RouteConfig> {
     let hosts = section.list("next_hop", str::parse);
     if hosts.as_ref().is_none_or(Vec::is_empty) {
         section.refuse("next_hop", "is missing", "where mail of this address space goes");
+    }
+    let is_ours = |host: &&NextHopHost| listeners.iter().any(|listener| host.is_listener(&listener.address));
+    if let Some(host) = hosts.iter().flatten().find(is_ours) {
+        let message = format!("\"{host}\" is where this program itself listens");
+        section.refuse("next_hop", message, "mail would go round: name the server that takes mail from it");
     }
     let cost = section.number("cost", 0..1_000_000).unwrap_or(10) as u32;
     let tls = section.parsed("tls", |tls| match tls {

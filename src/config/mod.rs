@@ -66,6 +66,13 @@ pub struct SiteConfig {
     pub data: PathBuf,
 }
 
+impl Config {
+    /// The connected site of that name.
+    pub fn partner(&self, name: &str) -> Option<&PartnerConfig> {
+        self.partners.iter().find(|partner| partner.card.name() == name)
+    }
+}
+
 impl SiteConfig {
     /// Our own cards, as issued.
     pub fn cards(&self) -> PathBuf {
@@ -366,6 +373,25 @@ mod tests {
         let both = with(&route(""), "pass = true, password_file = \"x\"").unwrap_err();
         assert!(both.contains("has no use with `pass`"), "{both}");
         assert!(with(&route(""), "required = true").unwrap_err().contains("password_file"));
+    }
+
+    #[test]
+    fn a_next_hop_that_is_a_listener_is_refused() {
+        let refused = |listen: &str, hop: &str| {
+            let more = format!(
+                "[[listener]]\naddress = \"{listen}\"\n[[route]]\nto = \"*\"\nnext_hop = \"{hop}\"\n"
+            );
+            match parse(Path::new("f"), &format!("{SHIPPED}\n{more}")) {
+                Ok(_) => false,
+                Err(problems) => problems.to_string().contains("is where this program itself listens"),
+            }
+        };
+        assert!(refused("192.0.2.1:2525", "192.0.2.1:2525") && refused("0.0.0.0:2525", "127.0.0.1:2525"));
+        assert!(refused("127.0.0.1:2525", "localhost:2525") && refused("unix:/run/x", "unix:/run/x"));
+        assert!(!refused("192.0.2.1:2525", "192.0.2.1:2526") && !refused("192.0.2.1:2525", "192.0.2.2:2525"));
+        assert!(!refused("unix:/run/x", "unix:/run/y"));
+        // Another machine, for all that is known here.
+        assert!(!refused("0.0.0.0:2525", "192.0.2.1:2525") && !refused("0.0.0.0:2525", "mx.example:2525"));
     }
 
     #[test]

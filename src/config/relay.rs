@@ -3,7 +3,7 @@
 //! The TOML layer fills these; every field has a default in [`Default`] where one makes sense. All bounds
 //! of one session and of the listener are in [`RelayLimits`], whose defaults are those of `limits.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,18 @@ pub enum ListenAddress {
         path: PathBuf,
         mode: u32,
     },
+}
+
+impl ListenAddress {
+    /// Whether a connection from this machine to one of its own addresses ends here.
+    pub fn takes(&self, far: SocketAddr) -> bool {
+        match self {
+            ListenAddress::Tcp(own) => {
+                own.port() == far.port() && (own.ip() == far.ip() || own.ip().is_unspecified())
+            }
+            ListenAddress::Unix { .. } => false,
+        }
+    }
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -241,6 +253,23 @@ pub enum NextHopHost {
     Unix(PathBuf),
     /// The MX hosts of the recipient's domain.
     Mx(u16),
+}
+
+impl NextHopHost {
+    /// Whether mail to it surely comes back to this listener. What another name stands for shows when it is dialled.
+    pub fn is_listener(&self, listener: &ListenAddress) -> bool {
+        let far = match (self, listener) {
+            (NextHopHost::Unix(far), ListenAddress::Unix { path, .. }) => return far == path,
+            (NextHopHost::Address(far), _) => *far,
+            (NextHopHost::Name(name, port), _) if name.eq_ignore_ascii_case("localhost") => {
+                (Ipv4Addr::LOCALHOST, *port).into()
+            }
+            _ => return false,
+        };
+        // One that takes from everywhere is at each address of this machine; which those are is not known here.
+        let is_named = matches!(listener, ListenAddress::Tcp(own) if own.ip() == far.ip());
+        listener.takes(far) && (is_named || far.ip().is_loopback())
+    }
 }
 
 impl std::str::FromStr for NextHopHost {

@@ -50,7 +50,7 @@ pub fn write(
     messages: &[Bundled],
     out: &mut dyn Write,
 ) -> Result<(), CreateError> {
-    let partner = config.partners.iter().find(|partner| partner.card.name() == site);
+    let partner = config.partner(site);
     let card = &partner.ok_or_else(|| CreateError::NotConnected(site.to_owned()))?.card;
     if messages.is_empty() {
         return Err(CreateError::Empty(site.to_owned()));

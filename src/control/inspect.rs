@@ -118,7 +118,7 @@ pub fn inspect(
     let message = Message::decode(&opened.payload)?;
     let from = opened.header.from;
     let peer = Peer::load(read, &from)?.unwrap_or_default();
-    let card = config.partners.iter().find(|partner| partner.card.name() == from).map(|p| &p.card);
+    let card = config.partner(&from).map(|p| &p.card);
     let mut transfers = Vec::new();
     for item in &message.parts {
         if transfers.iter().all(|(id, _)| *id != item.part.transfer) {

@@ -179,9 +179,8 @@ fn ask(
     conversation: &mut Conversation,
     daemon: &Daemon,
 ) -> io::Result<u8> {
-    let known = |name: &str| daemon.config().partners.iter().any(|partner| partner.card.name() == name);
     if let Some(name) = partner
-        && !known(name)
+        && daemon.config().partner(name).is_none()
     {
         writeln!(conversation.err, "bridgehead: no site {name} is connected")?;
         return Ok(UNAVAILABLE);

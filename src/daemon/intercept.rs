@@ -152,8 +152,7 @@ fn find(site: &Site, null_reverse_path: bool, message: &[u8]) -> Result<Found, R
 pub fn open(config: &Config, key: &SiteKey, sealed: &[u8], now: Timestamp) -> Result<Opened, OpenError> {
     // The present card first, then the former ones, newest first.
     let card = |name: &str, former: usize| {
-        let partner =
-            config.partners.iter().find(|partner| partner.exchange && partner.card.name() == name)?;
+        let partner = config.partner(name).filter(|partner| partner.exchange)?;
         let before = partner.former.iter().rev().filter(|former| now < former.until);
         [&partner.card].into_iter().chain(before.map(|former| &former.card)).nth(former).cloned()
     };

@@ -79,7 +79,7 @@ fn failed(site: &Site, to: String, mail: u64, reply: u16, enhanced: String, text
 
 fn compose(site: &Site, mail: &Mail) -> Result<(Envelope, Vec<u8>), String> {
     let config = site.config();
-    let partner = config.partners.iter().find(|partner| partner.card.name() == mail.to);
+    let partner = config.partner(&mail.to);
     let card = &partner.ok_or_else(|| format!("no site {} is connected", mail.to))?.card;
     let time = Timestamp::now();
     let header = Header { from: config.site.name.clone(), to: mail.to.clone(), seq: mail.mail, time };

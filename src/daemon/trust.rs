@@ -120,7 +120,7 @@ fn consider(daemon: &Daemon, told: Told) {
     match told {
         Told::Cards { site, cards } => {
             let config = daemon.config();
-            let Some(partner) = config.partners.iter().find(|partner| partner.card.name() == site) else {
+            let Some(partner) = config.partner(&site) else {
                 return;
             };
             let cards: Vec<&str> = cards.iter().map(String::as_str).collect();
@@ -250,7 +250,7 @@ pub fn by_file(config: &Config, cards: &str) -> Result<Option<Successor>, TrustE
     let cards: Vec<&str> = own::each(cards).collect();
     let Some(text) = cards.last() else { return Ok(None) };
     let card = Card::parse_verified(text)?;
-    let partner = config.partners.iter().find(|partner| partner.card.name() == card.name());
+    let partner = config.partner(card.name());
     let Some(partner) = partner.filter(|partner| partner.exchange) else { return Ok(None) };
     let pinned = told(config, partner, &cards, Word::Others)?;
     if pinned.card == partner.card {
@@ -287,7 +287,7 @@ fn sound(config: &Config, mut others: Vec<PartnerConfig>, new: PartnerConfig) ->
 
 /// A partner's word for another site. None: it is no partner any more.
 fn read(config: &Config, by: &str, text: &str) -> Result<Option<Introduction>, TrustError> {
-    let Some(introducer) = config.partners.iter().find(|partner| partner.card.name() == by) else {
+    let Some(introducer) = config.partner(by) else {
         return Ok(None);
     };
     let read = Introduction::parse_verified(text, |name| (name == by).then(|| introducer.card.clone()))?;
@@ -303,10 +303,9 @@ fn read(config: &Config, by: &str, text: &str) -> Result<Option<Introduction>, T
 /// Cards of one site were introduced, oldest first; each is sound by itself.
 fn introduced(daemon: &Daemon, by: &str, cards: &[&str]) -> Result<(), TrustError> {
     let config = daemon.config();
-    let partner = |name: &str| config.partners.iter().find(|partner| partner.card.name() == name);
-    let Some(introducer) = partner(by) else { return Ok(()) };
+    let Some(introducer) = config.partner(by) else { return Ok(()) };
     let card = Card::parse_verified(cards.last().unwrap_or(&""))?;
-    if let Some(known) = partner(card.name()) {
+    if let Some(known) = config.partner(card.name()) {
         return succeed(daemon, &config, known, cards, Word::Others);
     }
     match introducer.introductions {

@@ -107,7 +107,17 @@ pub(super) fn signed_text(prefix: &[u8], receiver: &[u8; 32], inner: &[u8]) -> V
 ///
 /// For whoever finds it among other octets, as in an attachment that something was appended to.
 pub fn declared_bytes(bytes: &[u8]) -> Option<usize> {
-    let prefix = bytes.get(..PREFIX_BYTES).filter(|prefix| prefix.starts_with(&MAGIC))?;
-    let length: [u8; 4] = prefix[LENGTH_AT..].try_into().ok()?;
+    if bytes.starts_with(&MAGIC) { declared_length(bytes) } else { None }
+}
+
+/// Whether version and length are those of a sealed message, whatever stands where the magic should.
+///
+/// Nobody opens one whose magic was altered on the way, but it is not called removed either.
+pub fn is_but_for_magic(bytes: &[u8]) -> bool {
+    bytes.get(MAGIC.len()) == Some(&VERSION) && declared_length(bytes) == Some(bytes.len())
+}
+
+fn declared_length(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(LENGTH_AT..PREFIX_BYTES)?.try_into().ok()?;
     OUTER_BYTES.checked_add(u32::from_be_bytes(length) as usize)
 }

@@ -20,9 +20,7 @@ use super::connection::{Connection, ConnectionError};
 use super::mx::MailExchangers;
 use super::stream::{Plain, Stream};
 use super::tls::ClientTls;
-use crate::config::relay::{
-    Credentials, ListenAddress, ListenerConfig, NextHopConfig, NextHopHost, NextHopTls, RelayConfig,
-};
+use crate::config::relay::{Credentials, NextHopConfig, NextHopHost, NextHopTls, RelayConfig};
 use crate::smtp::{Extensions, Reply};
 
 /// Why a next hop cannot be used now.
@@ -148,13 +146,7 @@ fn known_apart(stream: TcpStream, config: &RelayConfig) -> Result<(Plain, bool),
     let (near, far) = (stream.local_addr(), stream.peer_addr().map_err(DialError::Connect)?);
     let on_loopback = far.ip().is_loopback();
     let this_machine = on_loopback || near.is_ok_and(|near| near.ip() == far.ip());
-    let is_ours = |listener: &ListenerConfig| match listener.address {
-        ListenAddress::Tcp(own) => {
-            own.port() == far.port() && (own.ip() == far.ip() || own.ip().is_unspecified())
-        }
-        ListenAddress::Unix { .. } => false,
-    };
-    if this_machine && config.listeners.iter().any(is_ours) {
+    if this_machine && config.listeners.iter().any(|listener| listener.address.takes(far)) {
         return Err(DialError::Ourselves);
     }
     Ok((Plain::tcp(stream), on_loopback))

@@ -37,6 +37,7 @@ fn an_entry_is_traced_to_the_message_that_brought_it() {
     let here = explained(&pair.paris, dn);
     assert_eq!(here["context"]["own"], true);
     assert!(here["last_change"]["arrival"]["from"].is_null(), "{here:#}");
+    assert!(pair.paris.ok(&["explain", dn]).contains(", mastered here\n"));
     let there = explained(&pair.tokyo, dn);
     assert_eq!(there["state"], "present");
     assert_eq!(there["context"]["master"], "paris");

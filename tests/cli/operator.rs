@@ -83,8 +83,11 @@ fn a_site_is_removed_in_steps_and_only_the_last_deletes() {
     for other in ["nowhere", "tokyo"] {
         assert_eq!(status(&pair.tokyo.run(&["site", "purge", other, "--dry-run"])), 69, "{other}");
     }
+    let is_shown = || pair.tokyo.ok(&["site", "list"]).contains("paris.example, paused; ");
+    assert!(!is_shown());
     pair.tokyo.ok(&["site", "pause", "paris"]);
     assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused");
+    assert!(is_shown());
     assert!(pair.tokyo.ok(&["site", "resume", "paris", "--dry-run"]).contains("would be resumed"));
     assert_eq!(pair.tokyo.status()["partners"][0]["state"], "paused", "a dry run resumes nothing");
     pair.tokyo.ok(&["site", "resume", "paris"]);

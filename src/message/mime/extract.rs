@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use super::{Encoding, Leaf, MARK, MESSAGE_ID_PREFIX, Walk, WalkError, walk};
 use crate::limits::REPLICATION_MESSAGE_BYTES_MAX;
-use crate::message::envelope::{MAGIC, declared_bytes};
+use crate::message::envelope::{MAGIC, declared_bytes, is_but_for_magic};
 use crate::message::{Fault, Refusal};
 
 /// The base64 of [`MAGIC`], but for the last character, which depends on what follows.
@@ -54,6 +54,8 @@ pub enum ExtractError {
     TruncatedBefore,
     #[error("the attachment was converted on the way as if it were text")]
     Converted,
+    #[error("the attachment was altered on the way: it does not begin as it was sent")]
+    Altered,
     #[error("the mail is not from bridgehead: somebody wrote to the replication mailbox")]
     UserMail,
     #[error("the mail cannot be parsed")]
@@ -182,7 +184,10 @@ fn why_missing(mail: &[u8], walk: &Walk) -> ExtractError {
     let mut ids = walk.messages.iter().filter_map(|message| message.message_id());
     let is_ours = ids.any(|id| id.trim_start_matches('<').starts_with(MESSAGE_ID_PREFIX))
         || memmem::find(mail, MARK.as_bytes()).is_some();
+    let is_altered =
+        |leaf: &Leaf| is_but_for_magic(&decode(leaf).map_or(Cow::Borrowed(leaf.body), Cow::Owned));
     match (is_ours, walk.is_complete) {
+        (true, true) if walk.leaves.iter().any(is_altered) => ExtractError::Altered,
         (true, true) => ExtractError::Stripped,
         (true, false) => ExtractError::TruncatedBefore,
         (false, _) => ExtractError::UserMail,
@@ -196,7 +201,8 @@ impl ExtractError {
             ExtractError::Stripped
             | ExtractError::Truncated { .. }
             | ExtractError::TruncatedBefore
-            | ExtractError::Converted => Fault::Transit,
+            | ExtractError::Converted
+            | ExtractError::Altered => Fault::Transit,
             ExtractError::TooLarge(_)
             | ExtractError::TooComplex
             | ExtractError::Report
@@ -220,6 +226,7 @@ impl ExtractError {
                 (554, "5.6.0", "message cut off on the way")
             }
             ExtractError::Converted => (554, "5.6.1", "attachment converted on the way as if it were text"),
+            ExtractError::Altered => (554, "5.6.1", "attachment altered on the way"),
             ExtractError::UserMail => (
                 550,
                 "5.7.1",
