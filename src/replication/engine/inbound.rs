@@ -2,8 +2,8 @@
 //!
 //! PROMISES
 //!   A repeated message has no effect. A message that was overtaken gives only what cannot go stale:
-//!   its parts, its wish for them and its notices; vectors and round trips count from the newest message alone,
-//!   hellos from the newest hello.
+//!   its parts, its wish for them, its notices, and its questions from where its site still is; vectors and round trips
+//!   count from the newest message alone, hellos from the newest hello.
 //!   So an old message, replayed, can cost a little mail, never state.
 
 use std::collections::BTreeSet;
