@@ -21,6 +21,7 @@ use bridgehead::replication::verify;
 use bridgehead::replication::wire::{DigestItem, Message, Notice, PartItem};
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::support::{Direct, SOON, Site as Daemon, people};
@@ -146,13 +147,18 @@ fn commit(store: &mut MemoryStore, batch: u8, ldif: &str) {
 }
 
 fn company(entries: u32) -> MemoryStore {
+    company_in(entries, |n| format!("B{}", n % 97))
+}
+
+/// Who is in which room.
+fn company_in(entries: u32, room: impl Fn(u32) -> String) -> MemoryStore {
     let mut store = MemoryStore::new();
     let mut tx = store.begin();
     create_context(&mut tx, &Dn::parse(CONTEXT).unwrap(), "paris", Uuid::from_u128(7)).unwrap();
     tx.commit();
     let mut ldif = format!("version: 1\ndn: {CONTEXT}\nou: paris\n\n");
     for n in 1..entries {
-        ldif += &format!("dn: uid=p{n},{CONTEXT}\nuid: p{n}\nroomNumber: B{}\n\n", n % 97);
+        ldif += &format!("dn: uid=p{n},{CONTEXT}\nuid: p{n}\nroomNumber: {}\n\n", room(n));
     }
     commit(&mut store, 1, &ldif);
     store
@@ -559,21 +565,31 @@ fn a_notice_is_told_once() {
     }
 }
 
-/// Digests travel in one piece; where mail is small, a full load in parts takes their place.
+/// Digests travel in one piece. Where mail is small they go deeper one level at a time; where so much differs that not even
+/// that fits, a full load in parts takes their place.
 #[test]
 fn where_mail_is_small_no_message_of_a_comparison_is_larger() {
-    let company = company(5000);
+    // That no compression makes small.
+    let company = company_in(5000, |n| {
+        let noise = Sha256::digest(n.to_be_bytes());
+        noise.iter().map(|octet| format!("{octet:02x}")).collect()
+    });
     let limit = 16 << 10;
-    let mut pair = Pair::new(&company, limit);
-    pair.settle();
-    let sound = pair.record(PARIS).digest;
-    damage(&mut pair.sites[TOKYO].store, 600);
-    pair.sent.clear();
-    pair.input(TOKYO, Input::Verify { site: None });
-    pair.settle();
-    assert_eq!(pair.record(TOKYO).digest, sound, "{:?}", pair.events);
-    assert!(pair.sent.iter().any(|mail| mail.2), "they compared");
-    assert!(pair.sent.iter().all(|mail| mail.1 as u64 <= limit), "{:?}", pair.sent);
+    let octets = |differ: u32| {
+        let mut pair = Pair::new(&company, limit);
+        pair.settle();
+        let sound = pair.record(PARIS).digest;
+        damage(&mut pair.sites[TOKYO].store, differ);
+        pair.sent.clear();
+        pair.input(TOKYO, Input::Verify { site: None });
+        pair.settle();
+        assert_eq!(pair.record(TOKYO).digest, sound, "{:?}", pair.events);
+        assert!(pair.sent.iter().any(|mail| mail.2), "they compared");
+        assert!(pair.sent.iter().all(|mail| mail.1 as u64 <= limit), "{:?}", pair.sent);
+        pair.sent.iter().map(|mail| mail.1).sum::<usize>()
+    };
+    let (some, everything) = (octets(21), octets(600));
+    assert!(some < everything / 4, "{some} octets for 21 entries, {everything} for all");
 }
 
 /// Alters one entry in so many, deletes another and adds a third in what the stopped site holds of this naming context.

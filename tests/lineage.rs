@@ -148,18 +148,18 @@ impl Replica {
     }
 
     fn hears(&mut self, message: &Message) -> Vec<Event> {
+        self.hears_from("hub", message)
+    }
+
+    fn hears_from(&mut self, site: &str, message: &Message) -> Vec<Event> {
         self.seq += 60_000;
         let time = Timestamp::from_millisecond(self.seq as i64).unwrap();
         let header = Header { seq: self.seq, time, message_id: None };
-        self.told(Input::Received { from: "hub".into(), header, payload: message.encode() })
+        self.told(Input::Received { from: site.into(), header, payload: message.encode() })
     }
 
     fn takes(&mut self, transfer: &Encoded) -> Vec<Event> {
-        let cut = parts::cut(&transfer.manifest, &transfer.body, 1 << 20).unwrap();
-        let said = transfer.manifest.checkpoint.claimed().unwrap();
-        let mut message = Message::new(vec![stands_at((said.position, said.digest))]);
-        message.parts = cut.into_iter().map(|part| PartItem { context: CONTEXT.into(), part }).collect();
-        self.hears(&message)
+        self.hears(&brings(transfer))
     }
 
     fn record(&self) -> Option<ContextRecord> {
@@ -193,6 +193,15 @@ fn dn(text: &str) -> Dn {
 fn end(master: &Master) -> (Position, Digest) {
     let record = master.record();
     (record.position, record.digest)
+}
+
+/// A message with this transfer, of a site that stands where it leads.
+fn brings(transfer: &Encoded) -> Message {
+    let cut = parts::cut(&transfer.manifest, &transfer.body, 1 << 20).unwrap();
+    let said = transfer.manifest.checkpoint.claimed().unwrap();
+    let mut message = Message::new(vec![stands_at((said.position, said.digest))]);
+    message.parts = cut.into_iter().map(|part| PartItem { context: CONTEXT.into(), part }).collect();
+    message
 }
 
 /// A site's word that it stands there.
@@ -306,7 +315,8 @@ fn a_repair_does_not_lead_into_another_life() {
     let Lives { third, other, .. } = lives();
     let mut replica = Replica::at(&third);
     let question = verify::begin(&third.store, &third.record()).unwrap();
-    let Answer::Differ(found) = verify::answer(&other.store, &other.record(), &question, true).unwrap()
+    let Answer::Differ(found) =
+        verify::answer(&other.store, &other.record(), &question, true, verify::MESSAGE_BYTES_MAX).unwrap()
     else {
         panic!("so few entries are told at once");
     };
@@ -538,6 +548,30 @@ fn a_fork_goes_when_the_site_holds_what_we_hold() {
     let mut replica = Replica::at(&third);
     replica.refuses(&other.transfer(None), "Forked");
     assert_eq!(holds(&replica.store).unwrap().len(), 1);
+    replica.hears(&Message::new(vec![stands_at(end(&third))]));
+    assert_eq!(holds(&replica.store).unwrap(), []);
+}
+
+/// What a third site holds, or sends, says nothing of whether two others have met again.
+#[test]
+fn a_fork_stays_while_another_site_follows() {
+    let Lives { second, third, other, .. } = lives();
+    let mut replica = Replica::at(&second);
+    let mut config = replica.engine.config().clone();
+    config.partners.push(Partner::new("west"));
+    replica.engine = Engine::new(config);
+    replica.refuses(&other.transfer(None), "Forked");
+    let hold = holds(&replica.store).unwrap()[0].id;
+    replica.told(Input::Hold { hold, approve: false });
+    let rejected = |replica: &Replica| {
+        let found = holds(&replica.store).unwrap();
+        found.len() == 1 && found[0].verdict == HoldVerdict::Rejected
+    };
+    replica.hears_from("west", &Message::new(vec![stands_at(end(&second))]));
+    assert!(rejected(&replica), "west is equal");
+    replica.hears_from("west", &brings(&third.transfer(None)));
+    replica.stands_with(&third);
+    assert!(rejected(&replica), "west brings what its master did since");
     replica.hears(&Message::new(vec![stands_at(end(&third))]));
     assert_eq!(holds(&replica.store).unwrap(), []);
 }

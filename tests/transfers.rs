@@ -235,7 +235,9 @@ fn rewrite() {
     write_dictionary("onward", &onward, &master);
     write("onward", &onward);
     let question = verify::begin(&first, &old).unwrap();
-    let Answer::Differ(differ) = verify::answer(&master, &now, &question, true).unwrap() else {
+    let Answer::Differ(differ) =
+        verify::answer(&master, &now, &question, true, verify::MESSAGE_BYTES_MAX).unwrap()
+    else {
         panic!("so few entries are told at once");
     };
     write("repair", &encode_repair(&master, &now, &differ.theirs, &differ.ours, &checkpoint(&now)).unwrap());
@@ -268,10 +270,11 @@ fn the_vectors_lead_to_their_checkpoints() {
         assert_eq!(chunks_of(name, &body), chunks, "{name}");
     }
     let question = std::fs::read(path("verify.digests")).unwrap();
-    let answer = verify::answer(&master, &record(&master), &question, true).unwrap();
+    let answer =
+        verify::answer(&master, &record(&master), &question, true, verify::MESSAGE_BYTES_MAX).unwrap();
     assert!(matches!(answer, Answer::Differ(_)), "{answer:?}");
     assert_eq!(
-        verify::answer(&first, &record(&first), &question, true).unwrap(),
+        verify::answer(&first, &record(&first), &question, true, verify::MESSAGE_BYTES_MAX).unwrap(),
         Answer::Equal(Some(vec![1, 2, 0]))
     );
 }

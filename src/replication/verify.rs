@@ -24,7 +24,8 @@
 //!   nibbles of its place, in ascending order; D of no entries is zeros. Entries ascend by entryUUID.
 //!
 //! LIMITS
-//!   [`MESSAGE_BYTES_MAX`]; replicas that differ in more than fits are too different, and a full load is due.
+//!   [`MESSAGE_BYTES_MAX`], or what the mail of the link takes; replicas that differ in more than fits are too different, and
+//!   a full load is due.
 //!
 //! FAILURE
 //!   [`VerifyError::Malformed`]: the partner's fault.
@@ -72,15 +73,22 @@ pub enum VerifyError {
 /// The first message of a comparison.
 pub fn begin(read: &dyn Read, context: &ContextRecord) -> Result<Vec<u8>, StoreError> {
     let view = View { read, context: context.number };
-    view.describe(1, vec![Vec::new()]).map(|message| message.unwrap_or_default())
+    view.describe(1, vec![Vec::new()], MESSAGE_BYTES_MAX).map(|message| message.unwrap_or_default())
 }
 
-/// Takes a message of the partner's. `leads`: this side repairs the partner.
+/// Whether this is the first message of a comparison, not an answer.
+pub fn begins(message: &[u8]) -> bool {
+    read_message(message).is_ok_and(|(round, _)| round == 1)
+}
+
+/// Takes a message of the partner's. `leads`: this side repairs the partner. What is to be told has `bytes_max` octets at
+/// most.
 pub fn answer(
     read: &dyn Read,
     context: &ContextRecord,
     message: &[u8],
     leads: bool,
+    bytes_max: usize,
 ) -> Result<Answer, VerifyError> {
     let view = View { read, context: context.number };
     if message.len() > MESSAGE_BYTES_MAX {
@@ -109,7 +117,7 @@ pub fn answer(
     if round >= ROUNDS_MAX {
         return Err(Malformed("a comparison without end").into());
     }
-    Ok(view.describe(round + 1, differing)?.map_or(Answer::TooDifferent, Answer::Reply))
+    Ok(view.describe(round + 1, differing, bytes_max)?.map_or(Answer::TooDifferent, Answer::Reply))
 }
 
 /// Messages of one comparison, both ways together.
@@ -135,6 +143,8 @@ const EQUAL: u64 = 0;
 const DIGESTS: u64 = 1;
 const ENTRIES: u64 = 2;
 
+/// Octets in front of the nodes.
+const HEAD_BYTES_MAX: usize = 16;
 const DIGEST_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 16 + DIGEST_BYTES;
 const NIBBLES: usize = 32;
@@ -232,23 +242,31 @@ struct View<'r> {
 }
 
 impl View<'_> {
-    /// Tells of the nodes at these places; `None` if that does not fit into a message.
-    fn describe(&self, round: u64, prefixes: Vec<Prefix>) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Tells of the nodes at these places; `None` if that does not fit into so many octets.
+    fn describe(
+        &self,
+        round: u64,
+        prefixes: Vec<Prefix>,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let bytes_max = bytes_max.min(MESSAGE_BYTES_MAX);
         let mut entries = 0;
         for prefix in &prefixes {
             entries += self.summary(prefix)?.entries;
         }
         let is_little = entries as usize * ENTRY_BYTES <= ENTRIES_BYTES;
         let message = if is_little || round >= ENTRIES_ROUND {
-            if entries as usize * ENTRY_BYTES > MESSAGE_BYTES_MAX {
+            if entries as usize * ENTRY_BYTES > bytes_max {
                 return Ok(None);
             }
             self.entries_message(round, &prefixes)?
         } else {
-            let is_cheap = prefixes.len() * 256 * DIGEST_BYTES <= DIGESTS_BYTES;
+            let of_two_levels = |prefix: &Prefix| 1 + prefix.len() + 256 * DIGEST_BYTES;
+            let two_levels = HEAD_BYTES_MAX + prefixes.iter().map(of_two_levels).sum::<usize>();
+            let is_cheap = two_levels <= DIGESTS_BYTES.min(bytes_max);
             self.digests_message(round, &prefixes, if is_cheap { 2 } else { 1 })?
         };
-        Ok((message.len() <= MESSAGE_BYTES_MAX).then_some(message))
+        Ok((message.len() <= bytes_max).then_some(message))
     }
 
     fn digests_message(&self, round: u64, prefixes: &[Prefix], levels: usize) -> Result<Vec<u8>, StoreError> {

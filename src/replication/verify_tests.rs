@@ -16,7 +16,7 @@ fn compare(leader: &MemoryStore, follower: &MemoryStore, leader_begins: bool) ->
     loop {
         speaker = 1 - speaker;
         let (store, context) = &sides[speaker];
-        match answer(*store, context, &message, speaker == 0).unwrap() {
+        match answer(*store, context, &message, speaker == 0, MESSAGE_BYTES_MAX).unwrap() {
             Answer::Reply(reply) => message = reply,
             end => return (end, sizes),
         }
@@ -80,9 +80,9 @@ proptest! {
     fn noise_does_no_harm(mut message in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..4) {
         let store = company(30);
         let context = record(&store);
-        let _ = answer(&store, &context, &message, true);
+        let _ = answer(&store, &context, &message, true, MESSAGE_BYTES_MAX);
         message.splice(0..0, [1, 1, kind]);
-        let _ = answer(&store, &context, &message, false);
+        let _ = answer(&store, &context, &message, false, MESSAGE_BYTES_MAX);
     }
 }
 
@@ -138,5 +138,8 @@ fn replicas_that_have_little_in_common_need_a_full_load() {
     assert!(compare(&leader, &follower, true).0 == Answer::TooDifferent);
     let (end, sizes) = compare(&leader, &leader.clone(), true);
     assert_eq!((end, sizes.len()), (Answer::Equal(Some(equal(2))), 1));
-    assert_eq!(answer(&leader, &record(&leader), &equal(2), true).unwrap(), Answer::Equal(None));
+    assert_eq!(
+        answer(&leader, &record(&leader), &equal(2), true, MESSAGE_BYTES_MAX).unwrap(),
+        Answer::Equal(None)
+    );
 }

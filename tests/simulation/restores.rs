@@ -5,7 +5,7 @@ use bridgehead::directory::{
     Attributes, Change, Dn, Entry, Modification, Operation, Read, Table, Write, lookup,
 };
 use bridgehead::replication::engine::Input;
-use bridgehead::replication::engine::hold::{HoldKind, holds};
+use bridgehead::replication::engine::hold::{HoldKind, HoldVerdict, holds};
 use bridgehead::replication::engine::quarantine::kept;
 use bridgehead::replication::status::{PeerState, status};
 use bridgehead::replication::wire::{Message, Request, Standing, VectorItem};
@@ -320,11 +320,20 @@ fn a_clone_that_lives_on_is_reported_as_a_fork() {
         "{:?}",
         world.observers.events
     );
+    // It is his to decide, however long he takes.
+    let merges = world.observers.count("Recovered");
+    for verdict in [HoldVerdict::Waiting, HoldVerdict::Rejected] {
+        world.run(world.now + 3 * DAY, |_| false);
+        let found = holds(&world.sites[0].store).unwrap();
+        assert_eq!((found.len(), found[0].kind, found[0].verdict), (1, HoldKind::Fork, verdict));
+        world.input(0, Input::Hold { hold: found[0].id, approve: false }, Crash::No);
+    }
+    assert_eq!(world.observers.count("Recovered"), merges, "nothing is taken back without his word");
+    assert!(!world.equal());
     // The operator ended the other life, and has what it did taken back.
-    let fork = holds(&world.sites[0].store).unwrap().into_iter().find(|hold| hold.kind == HoldKind::Fork);
-    let hold = fork.expect("a fork is on record").id;
+    let hold = holds(&world.sites[0].store).unwrap()[0].id;
     world.input(0, Input::Hold { hold, approve: true }, Crash::No);
-    assert!(world.run(world.now + HOUR, World::equal), "well before the day is over");
+    assert!(world.run(world.now + HOUR, World::equal));
     assert_eq!(holds(&world.sites[0].store).unwrap(), []);
 }
 

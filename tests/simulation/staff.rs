@@ -8,7 +8,7 @@ use bridgehead::directory::lookup;
 use bridgehead::directory::memory::MemoryStore;
 use bridgehead::directory::replica::{Replay, ReplayError};
 use bridgehead::replication::engine::Input;
-use bridgehead::replication::engine::hold::{HoldKind, HoldVerdict, holds};
+use bridgehead::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 
 use super::identity::{Identity, Pins, Told};
 use super::site::{Crash, Site};
@@ -159,8 +159,11 @@ impl World {
 
     fn decide(&mut self, n: usize, always: bool) {
         let holds = holds(&self.sites[n].store).expect("the store is sound");
-        // Forks end in their own time, see `refresh_all`.
-        for hold in holds.into_iter().filter(|hold| hold.kind == HoldKind::Deletions) {
+        let own = self.sites[n].own().dn.to_string();
+        // For what went another way at a replica see `refresh_all`. A master takes back what another life of it did once
+        // that is over.
+        let is_due = |hold: &Hold| hold.kind == HoldKind::Deletions || always && hold.context == own;
+        for hold in holds.into_iter().filter(is_due) {
             let approve = always || self.dice.percent(60);
             if hold.verdict != HoldVerdict::Approved || !approve {
                 self.input(n, Input::Hold { hold: hold.id, approve }, Crash::No);
@@ -232,7 +235,8 @@ impl World {
                 self.decide(n, true);
             }
         }
-        if self.rounds && self.knobs.delete_percent_max < 100 {
+        if self.rounds && (self.knobs.delete_percent_max < 100 || self.knobs.clones + self.knobs.restores > 0)
+        {
             self.plan(self.now + DAY / 2, Happening::Round);
         }
     }

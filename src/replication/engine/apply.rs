@@ -279,7 +279,7 @@ impl Turn<'_> {
                 let full = manifest.base == Base::Nothing;
                 self.note_step(number, Some(from), assembly.carriers().clone(), Some(checkpoint), full)?;
                 self.trim_log(number)?;
-                self.release(&name)?;
+                self.got_further(&name, from)?;
                 self.event(Event::Applied {
                     site: from.to_owned(),
                     context: name.clone(),

@@ -161,7 +161,7 @@ impl Turn<'_> {
                 link.ask_at = None;
                 (link.asks, link.misfits) = (0, 0);
             }
-            return self.resolve_fork(&link.context);
+            return self.resolve_fork(&link.context, Some(&partner.site));
         }
         if link.theirs.is_some() {
             link.by_file = None;

@@ -5,9 +5,9 @@
 //!   approved, whatever its manifest claims: what counts is what applying it really deletes. Nor does a master that
 //!   merges what it lost delete more: it keeps those entries and says so. While a transfer
 //!   waits, what follows it waits too, and the sender is told and stops repeating itself.
-//!   A fork is put on record when it is found and goes when it is resolved; approving it gives up what this site holds
-//!   of the naming context for what the other site sends, or, of this site's own, takes back from the
-//!   other site what it lacks once more.
+//!   A fork is put on record when it is found and goes when both sites meet again, whatever a third one holds; approving
+//!   it gives up what this site holds of the naming context for what the other site sends, or, of this site's own, takes
+//!   back from the other site what it lacks once more.
 //!   There is one hold a naming context; when several transfers wait that lead on from the same state, the word
 //!   on it is for the one that deletes most.
 //!
@@ -237,16 +237,21 @@ impl Turn<'_> {
         self.context(context).map_or_else(String::new, |record| record.master.clone())
     }
 
-    /// Nothing is forked any more; costs nothing where nothing was.
-    pub(super) fn resolve_fork(&mut self, context: &str) -> Result<(), StoreError> {
-        if !self.forks.iter().any(|fork| same_context(fork, context)) {
+    /// No history goes two ways any more between us and the site, or anybody if none is named; costs nothing where none
+    /// did.
+    pub(super) fn resolve_fork(&mut self, context: &str, site: Option<&str>) -> Result<(), StoreError> {
+        if !self.is_fork_on_record(context) {
             return Ok(());
         }
-        self.forks.retain(|fork| !same_context(fork, context));
-        match self.hold_of(context)?.filter(|hold| hold.kind == HoldKind::Fork) {
-            Some(hold) => self.tx.delete(Table::Hold, &hold.id.to_be_bytes()),
+        let met = |hold: &Hold| hold.kind == HoldKind::Fork && site.is_none_or(|site| site == hold.site);
+        match self.hold_of(context)?.filter(met) {
+            Some(_) => self.release(context),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn is_fork_on_record(&self, context: &str) -> bool {
+        self.forks.iter().any(|fork| same_context(fork, context))
     }
 
     /// The operator ends a fork: what the other site holds counts.
@@ -255,7 +260,7 @@ impl Turn<'_> {
         let number = record.map(|record| record.number);
         let own = number.is_some();
         if let Some(number) = number {
-            self.tx.delete(Table::Hold, &hold.id.to_be_bytes())?;
+            self.release(&hold.context)?;
             self.merge_again(number)?;
         } else {
             // What a full load deletes was decided on with this.
@@ -280,7 +285,16 @@ impl Turn<'_> {
         self.tx.put(Table::Hold, &hold.id.to_be_bytes(), &bytes)
     }
 
-    /// The naming context got further: nothing waits any more.
+    /// The naming context got further, by what the site sent: no transfer waits any more.
+    pub(super) fn got_further(&mut self, context: &str, site: &str) -> Result<(), StoreError> {
+        if self.is_fork_on_record(context) {
+            self.resolve_fork(context, Some(site))
+        } else {
+            self.release(context)
+        }
+    }
+
+    /// Nothing waits any more.
     pub(super) fn release(&mut self, context: &str) -> Result<(), StoreError> {
         self.held.retain(|held| !same_context(held, context));
         self.forks.retain(|fork| !same_context(fork, context));

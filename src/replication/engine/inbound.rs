@@ -72,18 +72,22 @@ impl Turn<'_> {
         if newest && !only_hello {
             self.take_vector(partner, &mut peer, message.vector, message.vector_digest)?;
         }
+        let mut denied = Vec::new();
         if freshness != Freshness::Old {
-            self.serve_all(partner, &mut peer, &message.requests, newest)?;
+            denied = self.serve_all(partner, &mut peer, &message.requests, newest)?;
         }
         if newest {
             let mut compared = BTreeSet::new();
             for item in &message.digests {
                 // A message says one thing of a naming context; each answer costs a look at what is held.
-                if compared.insert(item.context.to_ascii_lowercase()) {
-                    self.compare_digests(partner, &mut peer, item)?;
+                if compared.insert(item.context.to_ascii_lowercase())
+                    && !self.compare_digests(partner, &mut peer, item)?
+                {
+                    denied.push(&item.context);
                 }
             }
         }
+        self.tell_denied(from, &denied);
         // Whether what is older than all that is remembered was told before nobody knows.
         if freshness != Freshness::Old {
             for notice in message.notices {

@@ -119,22 +119,22 @@ impl Turn<'_> {
         Ok(items)
     }
 
+    /// Goes on with a comparison, or answers one. Whether the site may have that.
     pub(super) fn compare_digests(
         &mut self,
         partner: &Partner,
         peer: &mut Peer,
         item: &DigestItem,
-    ) -> Result<(), StoreError> {
-        let Some(record) = self.context(&item.context).cloned() else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let begins = verify::begins(&item.body);
+        let Some(record) = self.context(&item.context).cloned() else { return Ok(!begins) };
         let follows = peer.link(&item.context).verify_at.is_some();
         let answers = follows || self.sends(partner, &record);
-        let limit = self.item_limit(partner, peer);
-        let answer = match verify::answer(self.tx.as_read(), &record, &item.body, !follows) {
-            // Mail of that size does not pass, and digests cannot be sent in parts.
-            Ok(Answer::Reply(body)) if body.len() as u64 > limit => Ok(Answer::TooDifferent),
-            answer => answer,
-        };
-        match answer {
+        // What goes on with a comparison of ours that is over is nothing that the site asks for.
+        let denied = begins && !answers;
+        // Digests cannot be sent in parts.
+        let limit = usize::try_from(self.item_limit(partner, peer)).unwrap_or(usize::MAX);
+        match verify::answer(self.tx.as_read(), &record, &item.body, !follows, limit) {
             Ok(_) if !answers => {}
             Ok(Answer::Equal(last)) => {
                 peer.link(&item.context).verify_at = None;
@@ -157,7 +157,7 @@ impl Turn<'_> {
                 self.not_applied(&partner.site, &item.context, error.to_string());
             }
         }
-        Ok(())
+        Ok(!denied)
     }
 
     fn reply(&mut self, peer: &mut Peer, item: &DigestItem, body: Option<Vec<u8>>) {

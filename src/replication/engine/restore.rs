@@ -8,7 +8,7 @@
 //!   that differs from what the partner has, an event says so. What was deleted there stays, and is told, if that is more
 //!   than the link's share. However much differs, the naming context goes on.
 //!   A second life that goes on elsewhere shows as losses again and again; after [`MERGES_MAX`] in a day
-//!   the naming context is held as forked until the next day, and reported.
+//!   the naming context is held as forked, and reported, until an operator decides or nobody shows the other life any more.
 //!
 //! LIMITS
 //!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
@@ -136,7 +136,8 @@ impl Turn<'_> {
                 // Who showed it was put back, too, or is no partner any more: nobody is left to take it back from.
                 loss.seen = None;
                 self.put_loss(record.number, &loss)?;
-            } else if self.is_forked(&loss) {
+                self.resolve_fork(&record.dn.to_string(), None)?;
+            } else if self.is_forked(&record.dn.to_string(), &loss) {
                 self.forked.push(record.dn.to_string());
             } else {
                 self.recovering.push(record.dn.to_string());
@@ -168,8 +169,10 @@ impl Turn<'_> {
         self.tx.put(Table::Meta, &key(number), &bytes)
     }
 
-    fn is_forked(&self, loss: &Loss) -> bool {
-        loss.merges.iter().filter(|&&at| self.now - at < DAY_MS).count() >= MERGES_MAX
+    /// Whether no more is merged: too often of late, or too often once, and nobody decided on that since.
+    fn is_forked(&self, context: &str, loss: &Loss) -> bool {
+        let lately = loss.merges.iter().filter(|&&at| self.now - at < DAY_MS).count();
+        lately >= MERGES_MAX || self.is_fork_on_record(context)
     }
 
     /// A partner stands where our own history does not pass.
@@ -185,7 +188,7 @@ impl Turn<'_> {
             return Ok(());
         }
         let mut loss = self.loss(record.number)?;
-        let forked = self.is_forked(&loss);
+        let forked = self.is_forked(&link.context, &loss);
         if loss.seen != Some(theirs.0) {
             loss.seen = Some(theirs.0);
             self.put_loss(record.number, &loss)?;
@@ -242,8 +245,8 @@ impl Turn<'_> {
             loss.seen = None;
             self.put_loss(number, &loss)?;
             self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
+            self.resolve_fork(&checkpoint.context.to_string(), None)?;
         }
-        self.resolve_fork(&checkpoint.context.to_string())?;
         self.event(Event::Recovered {
             site: from.to_owned(),
             context: checkpoint.context.to_string(),

@@ -16,25 +16,29 @@ use crate::replication::peer::{Flight, Link, Peer};
 use crate::replication::wire::Request;
 
 impl Turn<'_> {
-    /// Does what these requests of one message ask for. What is not for the site is told in one line, however much.
-    pub(super) fn serve_all(
+    /// Does what these requests of one message ask for. Those for what the site may not have.
+    pub(super) fn serve_all<'m>(
         &mut self,
         partner: &Partner,
         peer: &mut Peer,
-        all: &[Request],
+        all: &'m [Request],
         newest: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<&'m str>, StoreError> {
         let mut denied = Vec::new();
         for request in all {
             if !self.serve(partner, peer, request, all, newest)? {
-                denied.push(&request.context);
+                denied.push(request.context.as_str());
             }
         }
+        Ok(denied)
+    }
+
+    /// Tells in one line what a message asked for that is not for its site, however much that is.
+    pub(super) fn tell_denied(&mut self, site: &str, denied: &[&str]) {
         if let Some(first) = denied.first() {
-            let (site, context) = (partner.site.clone(), first.to_string());
+            let (site, context) = (site.to_owned(), (*first).to_owned());
             self.event(Event::NotOffered { site, context, requests: denied.len() as u64 });
         }
-        Ok(())
     }
 
     /// Does what this request asks for; `all`: those of the same message. Whether the site may have that.

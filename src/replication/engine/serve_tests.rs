@@ -157,11 +157,14 @@ fn digests_of_what_is_not_offered_are_not_told() {
         let mut message = Message::new(Vec::new());
         message.digests = vec![DigestItem { context: CONTEXT.into(), position: now.position, body }];
         let outputs = outputs(&mut store, &mut engine, &message);
-        mails(&outputs).map(|mail| mail.digests.len()).sum::<usize>()
+        let denied =
+            |output: &&Output| matches!(output, Output::Event(Event::NotOffered { requests: 1, .. }));
+        let denied = outputs.iter().filter(denied).count();
+        (mails(&outputs).map(|mail| mail.digests.len()).sum::<usize>(), denied)
     };
-    assert_eq!(told(Passage::All), 1);
-    assert_eq!(told(Passage::Own), 0);
-    assert_eq!(told(Passage::Only(Vec::new())), 0);
+    assert_eq!(told(Passage::All), (1, 0));
+    assert_eq!(told(Passage::Own), (0, 1));
+    assert_eq!(told(Passage::Only(Vec::new())), (0, 1));
 }
 
 #[test]
