@@ -237,6 +237,27 @@ fn one_huge_value_crosses_a_bad_link_in_many_parts() {
     assert!((1..parts).contains(&again), "{again} of {parts} parts again");
 }
 
+/// RFC 6298: how long a change goes unanswered before it is sent again is what the way takes, not what a program believes.
+#[test]
+fn a_change_that_got_lost_is_sent_again_after_the_time_that_the_way_takes() {
+    let repeated_after = |delay: i64| {
+        let mut world = two_equal_sites(|knobs| knobs.delay = (delay, delay));
+        for _ in 0..8 {
+            world.work(0, 1);
+            world.run(world.now + 3 * delay + HOUR, |_| false);
+        }
+        assert!(world.equal());
+        world.knobs.loss = 100;
+        (world.posted_at, world.parts_posted) = (Vec::new(), (0, 0));
+        world.work(0, 1);
+        assert!(world.run(world.now + 10 * DAY, |world| world.parts_posted.1 > 0));
+        world.now - world.posted_at[0]
+    };
+    let (near, far) = (repeated_after(5_000), repeated_after(3 * HOUR));
+    assert!((10_000..120_000).contains(&near), "{near} ms, where a round trip takes ten seconds");
+    assert!((6 * HOUR..24 * HOUR).contains(&far), "{far} ms, where it takes six hours");
+}
+
 /// All of a window got lost, and what the second site asks says that it holds nothing of it.
 #[test]
 fn a_window_of_which_nothing_arrived_stays_full() {
