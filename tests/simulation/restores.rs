@@ -508,6 +508,23 @@ fn a_merge_that_changes_nothing_is_on_record() {
     assert_eq!(world.observers.count("Lost"), 1, "the partner stands on our history");
 }
 
+/// Mail takes up to three days, and a heartbeat leaves every six hours: nearly each question is overtaken by what left later.
+#[test]
+fn what_a_master_lost_comes_back_though_each_question_is_overtaken() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, Knobs::calm());
+        world.work(0, 1);
+        assert!(world.run(world.now + HOUR, World::equal));
+        let backup = world.sites[0].store.clone();
+        world.work(0, 5);
+        assert!(world.run(world.now + HOUR, World::equal));
+        world.knobs.delay = (HOUR, 3 * DAY);
+        restore(&mut world, 0, &backup);
+        world.work(0, 1);
+        assert!(world.run(world.now + 10 * DAY, World::equal), "seed {seed}");
+    }
+}
+
 /// Who held what we lost is no partner any more before it could be asked.
 #[test]
 fn what_nobody_holds_any_more_is_not_waited_for() {
