@@ -525,6 +525,31 @@ fn what_a_master_lost_comes_back_though_each_question_is_overtaken() {
     }
 }
 
+/// Each partner had got a little further than the one that is heard before it, and people go on working: that is one restore,
+/// and no fork.
+#[test]
+fn partners_that_hold_more_and_more_are_no_second_life() {
+    let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (7, Topology::Star));
+    world.work(0, 1);
+    world.run(world.now + HOUR, |_| false);
+    let backup = world.sites[0].store.clone();
+    for n in 1..7 {
+        world.work(0, 2);
+        assert!(world.run(world.now + HOUR, World::equal) || n > 1);
+        world.run(world.now + HOUR, |_| false);
+        world.input(0, Input::Pause { site: format!("s{n}"), paused: true }, Crash::No);
+    }
+    let all = names(&world, 6);
+    let begin = world.now;
+    let after = |hours: usize| begin + hours as i64 * HOUR;
+    world.cuts.extend((1..7).map(|n| Cut { from: n, to: 0, begin, end: after(n), queues: true }));
+    restore(&mut world, 0, &backup);
+    world.work(0, 1);
+    assert!(world.run(world.now + DAY, World::equal), "{:?}", world.observers.events);
+    assert_eq!(world.observers.count("Forked"), 0);
+    assert!(names(&world, 0).is_superset(&all));
+}
+
 /// Who held what we lost is no partner any more before it could be asked.
 #[test]
 fn what_nobody_holds_any_more_is_not_waited_for() {

@@ -7,8 +7,9 @@
 //!   our own signature, and taken back. What was changed here since stays as it is here, attribute by attribute; where
 //!   that differs from what the partner has, an event says so. What was deleted there stays, and is told, if that is more
 //!   than the link's share. However much differs, the naming context goes on.
-//!   A second life that goes on elsewhere shows as losses again and again; after [`MERGES_MAX`] in a day
-//!   the naming context is held as forked, and reported, until an operator decides or nobody shows the other life any more.
+//!   A second life that goes on elsewhere shows as losses again and again, signed later than it was merged last; after
+//!   [`MERGES_MAX`] in a day the naming context is held as forked, and reported, until an operator decides or nobody shows
+//!   the other life any more.
 //!
 //! LIMITS
 //!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
@@ -42,13 +43,13 @@ pub struct Loss {
     /// Where a partner stands; None: nothing is missed at present.
     #[n(0)]
     pub seen: Option<Position>,
-    /// When histories were merged lately.
+    /// When histories were merged lately, of which the later ones went on after the one before.
     #[n(1)]
     #[cbor(default)]
     pub merges: Vec<Millis>,
 }
 
-/// So often in a day histories are merged before it is taken for a fork.
+/// So often in a day a history that goes on is merged before it is taken for a fork.
 pub const MERGES_MAX: usize = 3;
 /// So many entries are named of which something was not taken back.
 const CONFLICTS_TOLD_MAX: usize = 20;
@@ -272,7 +273,11 @@ impl Turn<'_> {
             Ok(()) => {
                 let mut loss = self.loss(record.number)?;
                 loss.merges.retain(|at| self.now - at < DAY_MS);
-                loss.merges.push(self.now);
+                // Partners that had got so far before the restore, one further than the other, are no second life.
+                let signed = checkpoint.time.as_millisecond();
+                if loss.merges.last().is_none_or(|&last| signed > last) {
+                    loss.merges.push(self.now);
+                }
                 self.put_loss(record.number, &loss)?;
                 self.taken_back(from, record.number, checkpoint)?;
                 self.refresh(record.number)?;
