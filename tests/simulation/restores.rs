@@ -365,16 +365,22 @@ fn a_copy_that_hears_nothing_is_reported_to_both_sites() {
     assert_eq!(shown.partners[0].state, PeerState::Up);
 }
 
-/// A store that is put back is one machine, also when it is put back again the same day.
+/// A store that is put back is one machine, also when it was the wrong backup, and the right one is put back the same day.
 #[test]
 fn a_master_that_is_put_back_twice_is_not_taken_for_two() {
     let mut world = two_equal_sites(|_| ());
-    let backup = world.sites[0].store.clone();
+    let wrong = world.sites[0].store.clone();
     for _ in 0..2 {
         world.work(0, 2);
         world.run(world.now + HOUR, |_| false);
-        restore(&mut world, 0, &backup);
+        let right = world.sites[0].store.clone();
+        // Before it learns from the partner what it lost.
+        let (begin, end) = (world.now, world.now + HOUR);
+        world.cuts.push(Cut { from: 1, to: 0, begin, end, queues: false });
+        restore(&mut world, 0, &wrong);
         world.work(0, 1);
+        world.run(world.now + HOUR, |_| false);
+        restore(&mut world, 0, &right);
         world.run(world.now + HOUR, |_| false);
     }
     assert!(world.run(world.now + DAY, World::equal));
