@@ -11,6 +11,7 @@ mod crowd;
 mod dice;
 mod faults;
 mod faulty;
+mod forks;
 mod history;
 mod identity;
 mod knobs;

@@ -106,15 +106,12 @@ impl Turn<'_> {
                     self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
                     self.parted(from, peer, context, &said)?;
+                    self.ask_ever_less(peer, context, &assembly);
                 }
                 Verdict::Refuse(reason) => {
                     self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
-                    let (first, link) = (millis(self.config.timing.gap), peer.link(context));
-                    link.refused = Some(assembly.transfer());
-                    // Ever less, for it may come again as it is; a start, after which other keys may count, asks at once.
-                    let wait = in_vain(first, link.asks, &self.config.timing);
-                    link.ask_at = sooner(link.ask_at, self.now + wait);
+                    self.ask_ever_less(peer, context, &assembly);
                 }
                 Verdict::Differs => {
                     let reason = "its base is not what we hold at that position".to_owned();
@@ -161,6 +158,15 @@ impl Turn<'_> {
         Ok(false)
     }
 
+    /// What was refused may come again as it is. A start, after which other keys may count, asks at once, and so does the
+    /// operator who ends a fork.
+    fn ask_ever_less(&mut self, peer: &mut Peer, context: &str, refused: &Assembly) {
+        let (first, link) = (millis(self.config.timing.gap), peer.link(context));
+        link.refused = Some(refused.transfer());
+        let wait = in_vain(first, link.asks, &self.config.timing);
+        link.ask_at = sooner(link.ask_at, self.now + wait);
+    }
+
     /// Whether a transfer that begins behind us leads away from our history, as that of a store that was put back or of a
     /// copy does: what it brings is nowhere in what we hold.
     fn is_beside(&self, context: &str, manifest: &Manifest, said: &Checkpoint) -> bool {
@@ -180,9 +186,9 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let record = self.context(context).map(|record| (record.position, record.entries));
         let Some((ours, entries)) = record else { return Ok(()) };
-        self.hold_fork(from, context, said.position, entries)?;
+        let is_new = self.hold_fork(from, context, said.position, entries)?;
         let link = peer.link(context);
-        if link.told.replace(Told::Forked) != Some(Told::Forked) {
+        if link.told.replace(Told::Forked) != Some(Told::Forked) || is_new {
             self.event(Event::Forked {
                 site: from.to_owned(),
                 context: context.to_owned(),

@@ -161,7 +161,9 @@ impl Turn<'_> {
                 link.ask_at = None;
                 (link.asks, link.misfits) = (0, 0);
             }
-            return self.resolve_fork(&link.context, Some(&partner.site));
+            // Of our own another partner may show the other life still, see `find_losses`.
+            let ours = record.is_some_and(|record| record.master == self.config.site);
+            return if ours { Ok(()) } else { self.resolve_fork(&link.context, Some(&partner.site)) };
         }
         if link.theirs.is_some() {
             link.by_file = None;
@@ -203,6 +205,11 @@ impl Turn<'_> {
         } else if record.is_on_history(&position) {
             // All that it has is behind us. Whoever takes us for one that holds nothing does not see what it lost.
             link.ask_full = false;
+            if record.master != self.config.site {
+                // It came back to our history, so nothing is to be given up for what it holds.
+                link.refresh = false;
+                self.resolve_fork(&link.context, Some(&partner.site))?;
+            }
             self.push_soon(partner, record, link, 0);
         } else if record.master == self.config.site {
             return self.lost(partner, record, theirs, link);

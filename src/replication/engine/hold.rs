@@ -99,6 +99,7 @@ impl Hold {
 /// So few deletions are always let through.
 pub const DELETIONS_MIN: u64 = 10;
 pub const OTHERS_MAX: usize = 16;
+const LAST_HOLD: &[u8] = b"last hold";
 
 /// All holds, oldest first.
 ///
@@ -135,7 +136,11 @@ impl Turn<'_> {
         if deletions <= deletions_max(partner, entries) {
             return Ok(false);
         }
-        let approved = |hold: Hold| hold.verdict == HoldVerdict::Approved && hold.deletions >= deletions;
+        let approved = |hold: Hold| {
+            // That a fork is given up for what one site holds says nothing of what others send.
+            let is_meant = hold.kind == HoldKind::Deletions || hold.site == partner.site;
+            is_meant && hold.verdict == HoldVerdict::Approved && hold.deletions >= deletions
+        };
         Ok(!self.hold_of(context)?.is_some_and(approved))
     }
 
@@ -161,11 +166,16 @@ impl Turn<'_> {
         entries: u64,
     ) -> Result<(), StoreError> {
         let known = self.hold_of(context)?;
+        if known.as_ref().is_some_and(|hold| hold.kind == HoldKind::Fork) {
+            // The word on a fork is none on this. It is found again once this is decided.
+            self.release(context)?;
+        }
+        let known = known.filter(|hold| hold.kind == HoldKind::Deletions);
         let id = match &known {
             Some(hold) => hold.id,
-            None => holds(self.tx.as_read())?.last().map_or(1, |hold| hold.id + 1),
+            None => self.next_hold()?,
         };
-        let before = known.as_ref().filter(|hold| hold.kind == HoldKind::Deletions);
+        let before = known.as_ref();
         let looked_at = |hold: &Hold| hold.target == target || hold.others.contains(&target);
         let same = before.is_some_and(looked_at);
         let mut others = before.map_or(Vec::new(), |hold| hold.others.clone());
@@ -184,9 +194,7 @@ impl Turn<'_> {
             entries,
             since: known.as_ref().map_or(self.now, |hold| hold.since),
             verdict: match known {
-                Some(Hold { verdict: HoldVerdict::Rejected, kind: HoldKind::Deletions, .. }) => {
-                    HoldVerdict::Rejected
-                }
+                Some(Hold { verdict: HoldVerdict::Rejected, .. }) => HoldVerdict::Rejected,
                 _ => HoldVerdict::Waiting,
             },
             kind: HoldKind::Deletions,
@@ -201,18 +209,27 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Puts a fork on record; one that is there, or a transfer that waits, stays.
+    /// The number of a new hold. None is given twice, so that a late word means nothing else.
+    fn next_hold(&mut self) -> Result<u64, StoreError> {
+        let last = self.tx.get(Table::Meta, LAST_HOLD)?.and_then(|octets| octets.try_into().ok());
+        let listed = holds(self.tx.as_read())?.last().map_or(0, |hold| hold.id);
+        let next = last.map_or(0, u64::from_be_bytes).max(listed) + 1;
+        self.tx.put(Table::Meta, LAST_HOLD, &next.to_be_bytes())?;
+        Ok(next)
+    }
+
+    /// Puts a fork on record; one that is there, or a transfer that waits, stays. Whether it is new.
     pub(super) fn hold_fork(
         &mut self,
         site: &str,
         context: &str,
         target: Position,
         entries: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         if self.hold_of(context)?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        let id = holds(self.tx.as_read())?.last().map_or(1, |hold| hold.id + 1);
+        let id = self.next_hold()?;
         let (site, context, master) = (site.to_owned(), context.to_owned(), self.master_of(context));
         let (verdict, kind) = (HoldVerdict::Waiting, HoldKind::Fork);
         let since = self.now;
@@ -230,7 +247,20 @@ impl Turn<'_> {
             kind,
             others,
             master,
-        })
+        })?;
+        Ok(true)
+    }
+
+    /// A fork with a site from which nothing of the naming context is taken any more is nobody's to decide.
+    pub(super) fn end_idle_forks(&mut self) -> Result<(), StoreError> {
+        for hold in holds(self.tx.as_read())?.into_iter().filter(|hold| hold.kind == HoldKind::Fork) {
+            let ours = self.context(&hold.context).is_some_and(|record| record.master == self.config.site);
+            let taken = self.config.partner(&hold.site).is_some_and(|site| self.takes(site, &hold.context));
+            if !ours && !taken {
+                self.release(&hold.context)?;
+            }
+        }
+        Ok(())
     }
 
     fn master_of(&self, context: &str) -> String {
@@ -270,6 +300,7 @@ impl Turn<'_> {
         let mut peer: Peer = self.peer(&hold.site)?;
         let link = peer.link(&hold.context);
         link.refresh = !own;
+        link.refused = None;
         link.ask_at = Some(self.now);
         link.asks = 0;
         self.put_back(&hold.site, peer);
@@ -323,6 +354,12 @@ impl Turn<'_> {
         }
         hold.verdict = if approve { HoldVerdict::Approved } else { HoldVerdict::Rejected };
         self.put_hold(&hold)?;
+        if hold.kind == HoldKind::Fork && self.config.partner(&hold.site).is_some() {
+            // It may have been approved before.
+            let mut peer: Peer = self.peer(&hold.site)?;
+            peer.link(&hold.context).refresh = false;
+            self.put_back(&hold.site, peer);
+        }
         self.event(Event::HoldDecided { hold: id, context: hold.context.clone(), approved: approve });
         if approve && self.config.partner(&hold.site).is_some() {
             let mut peer: Peer = self.peer(&hold.site)?;

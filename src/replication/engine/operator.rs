@@ -42,7 +42,10 @@ impl Turn<'_> {
             if site.is_some_and(|site| site != partner.site) {
                 return false;
             }
-            let meant = |link: &Link| context.is_none_or(|name| same_context(name, &link.context));
+            let meant = |link: &Link| {
+                let named = context.is_none_or(|name| same_context(name, &link.context));
+                named && turn.takes(partner, &link.context)
+            };
             let mut events = Vec::new();
             for link in peer.links.iter_mut().filter(|link| meant(link)) {
                 let record = turn.context(&link.context);
@@ -65,7 +68,7 @@ impl Turn<'_> {
                     });
                     if !dry_run {
                         link.refresh = true;
-                        link.ask_at = Some(turn.now);
+                        (link.ask_at, link.asks) = (Some(turn.now), 0);
                     }
                 }
             }

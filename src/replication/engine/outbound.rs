@@ -32,6 +32,7 @@ impl Turn<'_> {
         self.rename_masters()?;
         self.restate()?;
         self.detach_strangers()?;
+        self.end_idle_forks()?;
         for partner in &self.config.partners {
             let mut peer = self.peer(&partner.site)?;
             self.end_unwanted(partner, &mut peer)?;

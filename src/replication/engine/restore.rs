@@ -47,6 +47,10 @@ pub struct Loss {
     #[n(1)]
     #[cbor(default)]
     pub merges: Vec<Millis>,
+    /// It was taken for a fork, and nobody decided on that since.
+    #[n(2)]
+    #[cbor(default)]
+    pub forked: bool,
 }
 
 /// So often in a day a history that goes on is merged before it is taken for a fork.
@@ -135,10 +139,10 @@ impl Turn<'_> {
         for ((record, mut loss), missed) in lost.into_iter().zip(missed) {
             if !missed {
                 // Who showed it was put back, too, or is no partner any more: nobody is left to take it back from.
-                loss.seen = None;
+                (loss.seen, loss.forked) = (None, false);
                 self.put_loss(record.number, &loss)?;
                 self.resolve_fork(&record.dn.to_string(), None)?;
-            } else if self.is_forked(&record.dn.to_string(), &loss) {
+            } else if self.is_forked(&loss) {
                 self.forked.push(record.dn.to_string());
             } else {
                 self.recovering.push(record.dn.to_string());
@@ -171,9 +175,8 @@ impl Turn<'_> {
     }
 
     /// Whether no more is merged: too often of late, or too often once, and nobody decided on that since.
-    fn is_forked(&self, context: &str, loss: &Loss) -> bool {
-        let lately = loss.merges.iter().filter(|&&at| self.now - at < DAY_MS).count();
-        lately >= MERGES_MAX || self.is_fork_on_record(context)
+    fn is_forked(&self, loss: &Loss) -> bool {
+        loss.forked || loss.merges.iter().filter(|&&at| self.now - at < DAY_MS).count() >= MERGES_MAX
     }
 
     /// A partner stands where our own history does not pass.
@@ -189,19 +192,17 @@ impl Turn<'_> {
             return Ok(());
         }
         let mut loss = self.loss(record.number)?;
-        let forked = self.is_forked(&link.context, &loss);
-        if loss.seen != Some(theirs.0) {
-            loss.seen = Some(theirs.0);
+        let forked = self.is_forked(&loss);
+        if loss.seen != Some(theirs.0) || loss.forked != forked {
+            (loss.seen, loss.forked) = (Some(theirs.0), forked);
             self.put_loss(record.number, &loss)?;
         }
         if !forked && !self.recovering.contains(&link.context) {
             self.recovering.push(link.context.clone());
         }
-        if forked {
-            self.hold_fork(&partner.site, &link.context, theirs.0, record.entries)?;
-        }
+        let is_new = forked && self.hold_fork(&partner.site, &link.context, theirs.0, record.entries)?;
         let tells = if forked { Told::Forked } else { Told::Lost };
-        if link.told.replace(tells) != Some(tells) {
+        if link.told.replace(tells) != Some(tells) || is_new {
             let (site, context) = (partner.site.clone(), link.context.clone());
             let (ours, theirs) = (record.position.into(), theirs.0.into());
             self.event(match forked {
@@ -219,6 +220,7 @@ impl Turn<'_> {
     pub(super) fn merge_again(&mut self, number: u32) -> Result<(), StoreError> {
         let mut loss = self.loss(number)?;
         loss.merges.clear();
+        loss.forked = false;
         self.put_loss(number, &loss)?;
         let name = self.contexts.iter().find(|record| record.number == number);
         if let Some(name) = name.map(|record| record.dn.to_string()) {
@@ -243,7 +245,7 @@ impl Turn<'_> {
         // Else another partner holds more.
         if !missed {
             let mut loss = self.loss(number)?;
-            loss.seen = None;
+            (loss.seen, loss.forked) = (None, false);
             self.put_loss(number, &loss)?;
             self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
             self.resolve_fork(&checkpoint.context.to_string(), None)?;
