@@ -1,12 +1,12 @@
 //! Histories that went two ways: what waits for the operator, what his word does, and when it is over (F9).
 
 use bridgehead::directory::context::contexts;
-use bridgehead::directory::memory::MemoryStore;
 use bridgehead::replication::engine::hold::{Hold, HoldKind, HoldVerdict, holds};
 use bridgehead::replication::engine::{Input, Passage};
 
 use super::cases::{names, peer, two_equal_sites};
 use super::knobs::Topology;
+use super::restores::restore;
 use super::site::Crash;
 use super::world::{Cut, DAY, HOUR, World};
 
@@ -18,11 +18,6 @@ fn held(world: &World, n: usize) -> Vec<Hold> {
 
 fn decide(world: &mut World, n: usize, hold: u64, approve: bool) {
     world.input(n, Input::Hold { hold, approve }, Crash::No);
-}
-
-fn restore(world: &mut World, n: usize, backup: &MemoryStore) {
-    let workload = world.sites[n].workload.clone();
-    world.restore(n, backup.clone(), workload);
 }
 
 /// Nothing that the second site sends to the first arrives for so long.

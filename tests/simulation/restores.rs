@@ -18,7 +18,7 @@ use super::staff::Act;
 use super::world::{Cut, DAY, HOUR, World};
 
 /// Puts a site's store back to what it was.
-fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::MemoryStore) {
+pub fn restore(world: &mut World, n: usize, backup: &bridgehead::directory::memory::MemoryStore) {
     let workload = world.sites[n].workload.clone();
     world.restore(n, backup.clone(), workload);
 }
