@@ -179,8 +179,8 @@ fn what_was_rejected_is_not_merged_when_the_first_partner_gives_it_up() {
     }
     let fork = held(&world, 0)[0].clone();
     decide(&mut world, 0, fork.id, false);
-    world.run(world.now + 3 * DAY, |_| false);
     let (ours, merges) = (names(&world, 0), world.observers.count("Recovered"));
+    world.run(world.now + 3 * DAY, |_| false);
     let first = if fork.site == "s1" { 1 } else { 2 };
     for n in [first, 3 - first] {
         world.observers.gives_up(n, CONTEXT);
