@@ -12,16 +12,16 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::failure::{CONFIG, DATA, Failure, IO, OK, OrFail, UNAVAILABLE};
+use super::directory;
+use super::failure::{CONFIG, DATA, Failure, IO, OK, OrFail, TRY_AGAIN, UNAVAILABLE};
 use super::operator::ask;
 use super::site::{self, read_key};
-use super::{directory, exchange};
 use crate::config::{self, Config};
 use crate::control::operation::Operation;
 use crate::daemon::trust::{self, Offered};
 use crate::message::pinned::Word;
 use crate::message::{keyfile, name, own, random};
-use crate::replication::status::PeerState;
+use crate::replication::peer::Peer;
 
 /// Renews this site's keys.
 pub fn roll_key(file: &Path) -> Result<u8, Failure> {
@@ -107,14 +107,21 @@ pub fn list(file: &Path) -> Result<u8, Failure> {
 }
 
 /// The sites to which nothing is sent, by their files or by the operator's word.
-fn paused(config: &Config) -> Result<HashSet<String>, Failure> {
+fn paused(config: &Config) -> Result<HashSet<&str>, Failure> {
+    let by_file = config.partners.iter().filter(|partner| partner.link.paused);
+    let mut paused: HashSet<&str> = by_file.map(|partner| partner.card.name()).collect();
     if !directory::is_begun(config) {
-        let by_file = config.partners.iter().filter(|partner| partner.link.paused);
-        return Ok(by_file.map(|partner| partner.card.name().to_owned()).collect());
+        return Ok(paused);
     }
-    let partners = exchange::read(config)?.partners.into_iter();
-    let paused = partners.filter(|partner| partner.state == PeerState::Paused);
-    Ok(paused.map(|partner| partner.site).collect())
+    directory::view(config, |read| {
+        for name in config.partners.iter().map(|partner| partner.card.name()) {
+            let peer = Peer::load(read, name).or_fail(TRY_AGAIN, || "the store".to_owned())?;
+            if peer.is_some_and(|peer| peer.paused) {
+                paused.insert(name);
+            }
+        }
+        Ok(paused)
+    })
 }
 
 fn waiting(config: &Config) -> Result<Vec<Offered>, Failure> {

@@ -97,7 +97,7 @@ fn message_id(walk: &Walk) -> Option<String> {
 
 /// The sealed message in one part, however it is encoded.
 fn look_into(leaf: &Leaf) -> Result<Option<Vec<u8>>, ExtractError> {
-    let content = decode(leaf).map_or(Cow::Borrowed(leaf.body), Cow::Owned);
+    let content = content(leaf);
     if let Some(place) = find_sealed(&content)? {
         return Ok(Some(cut_out(content, place)));
     }
@@ -120,6 +120,11 @@ pub fn decode(leaf: &Leaf) -> Option<Vec<u8>> {
         Encoding::QuotedPrintable => quoted_printable_decode(leaf.body),
         Encoding::Base64 => Some(decode_base64(leaf.body)),
     }
+}
+
+/// The same, or the body as it stands.
+fn content<'a>(leaf: &Leaf<'a>) -> Cow<'a, [u8]> {
+    decode(leaf).map_or(Cow::Borrowed(leaf.body), Cow::Owned)
 }
 
 /// Where the sealed message is: as long as it declares, so that what was appended does no harm.
@@ -184,8 +189,7 @@ fn why_missing(mail: &[u8], walk: &Walk) -> ExtractError {
     let mut ids = walk.messages.iter().filter_map(|message| message.message_id());
     let is_ours = ids.any(|id| id.trim_start_matches('<').starts_with(MESSAGE_ID_PREFIX))
         || memmem::find(mail, MARK.as_bytes()).is_some();
-    let is_altered =
-        |leaf: &Leaf| is_but_for_magic(&decode(leaf).map_or(Cow::Borrowed(leaf.body), Cow::Owned));
+    let is_altered = |leaf: &Leaf| is_but_for_magic(&content(leaf));
     match (is_ours, walk.is_complete) {
         (true, true) if walk.leaves.iter().any(is_altered) => ExtractError::Altered,
         (true, true) => ExtractError::Stripped,

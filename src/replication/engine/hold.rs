@@ -8,8 +8,10 @@
 //!   A fork is put on record when it is found and goes when both sites meet again, whatever a third one holds; approving
 //!   it gives up what this site holds of the naming context for what the other site sends, or, of this site's own, takes
 //!   back from the other site what it lacks once more.
+//!   Of our own it goes when nobody shows the other history any more, and never by itself.
 //!   There is one hold a naming context; when several transfers wait that lead on from the same state, the word
-//!   on it is for the one that deletes most.
+//!   on it is for the one that deletes most. A transfer that waits takes the place of a fork, which is found again, under a
+//!   number of its own: no number is given twice.
 //!
 //! LIMITS
 //!   [`DELETIONS_MIN`] deletions never hold, however small the naming context. [`OTHERS_MAX`] transfers that
@@ -254,9 +256,8 @@ impl Turn<'_> {
     /// A fork with a site from which nothing of the naming context is taken any more is nobody's to decide.
     pub(super) fn end_idle_forks(&mut self) -> Result<(), StoreError> {
         for hold in holds(self.tx.as_read())?.into_iter().filter(|hold| hold.kind == HoldKind::Fork) {
-            let ours = self.context(&hold.context).is_some_and(|record| record.master == self.config.site);
             let taken = self.config.partner(&hold.site).is_some_and(|site| self.takes(site, &hold.context));
-            if !ours && !taken {
+            if !self.masters(&hold.context) && !taken {
                 self.release(&hold.context)?;
             }
         }
@@ -280,7 +281,7 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn is_fork_on_record(&self, context: &str) -> bool {
+    fn is_fork_on_record(&self, context: &str) -> bool {
         self.forks.iter().any(|fork| same_context(fork, context))
     }
 

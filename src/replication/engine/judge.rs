@@ -52,7 +52,7 @@ impl Turn<'_> {
         asked: Asked,
     ) -> Result<Verdict, StoreError> {
         let name = said.context.to_string();
-        let ours = self.context(&name).is_some_and(|record| record.master == self.config.site);
+        let ours = self.masters(&name);
         let keys = self.keys_of(&name, ours);
         if keys.is_empty() {
             return Ok(Verdict::Refuse("no pinned card says who masters it".into()));

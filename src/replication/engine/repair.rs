@@ -126,12 +126,13 @@ impl Turn<'_> {
         peer: &mut Peer,
         item: &DigestItem,
     ) -> Result<bool, StoreError> {
-        let begins = verify::begins(&item.body);
-        let Some(record) = self.context(&item.context).cloned() else { return Ok(!begins) };
+        let Some(record) = self.context(&item.context).cloned() else {
+            return Ok(!verify::begins(&item.body));
+        };
         let follows = peer.link(&item.context).verify_at.is_some();
         let answers = follows || self.sends(partner, &record);
         // What goes on with a comparison of ours that is over is nothing that the site asks for.
-        let denied = begins && !answers;
+        let denied = !answers && verify::begins(&item.body);
         // Digests cannot be sent in parts.
         let limit = usize::try_from(self.item_limit(partner, peer)).unwrap_or(usize::MAX);
         match verify::answer(self.tx.as_read(), &record, &item.body, !follows, limit) {

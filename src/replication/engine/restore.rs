@@ -120,9 +120,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn loss(&self, number: u32) -> Result<Loss, StoreError> {
-        let Some(bytes) = self.tx.get(Table::Meta, &key(number))? else { return Ok(Loss::default()) };
-        minicbor::decode(&bytes)
-            .map_err(|error| StoreError::Damaged(format!("the record of a loss: {error}")))
+        loss(self.tx.as_read(), number)
     }
 
     /// Which naming contexts of ours are being taken back, and which go on in two lives.
@@ -136,12 +134,10 @@ impl Turn<'_> {
         }
         let records: Vec<&ContextRecord> = lost.iter().map(|(record, _)| record).collect();
         let missed = if lost.is_empty() { Vec::new() } else { self.missed(&records)? };
-        for ((record, mut loss), missed) in lost.into_iter().zip(missed) {
+        for ((record, loss), missed) in lost.into_iter().zip(missed) {
             if !missed {
                 // Who showed it was put back, too, or is no partner any more: nobody is left to take it back from.
-                (loss.seen, loss.forked) = (None, false);
-                self.put_loss(record.number, &loss)?;
-                self.resolve_fork(&record.dn.to_string(), None)?;
+                self.nothing_lost(&record, loss)?;
             } else if self.is_forked(&loss) {
                 self.forked.push(record.dn.to_string());
             } else {
@@ -167,6 +163,12 @@ impl Turn<'_> {
             false
         })?;
         Ok(missed)
+    }
+
+    /// No partner shows anything any more that is missed here, so there is no other life either.
+    fn nothing_lost(&mut self, record: &ContextRecord, loss: Loss) -> Result<(), StoreError> {
+        self.put_loss(record.number, &Loss { seen: None, forked: false, ..loss })?;
+        self.resolve_fork(&record.dn.to_string(), None)
     }
 
     fn put_loss(&mut self, number: u32, loss: &Loss) -> Result<(), StoreError> {
@@ -238,17 +240,12 @@ impl Turn<'_> {
         checkpoint: &Checkpoint,
     ) -> Result<(), StoreError> {
         self.renewed.remove(&number);
-        let missed = match context::context_by_number(self.tx.as_read(), number)? {
-            Some(record) => self.missed(&[&record])?[0],
-            None => false,
-        };
         // Else another partner holds more.
-        if !missed {
-            let mut loss = self.loss(number)?;
-            (loss.seen, loss.forked) = (None, false);
-            self.put_loss(number, &loss)?;
+        if let Some(record) = context::context_by_number(self.tx.as_read(), number)?
+            && !self.missed(&[&record])?[0]
+        {
+            self.nothing_lost(&record, self.loss(number)?)?;
             self.recovering.retain(|name| !same_context(name, &checkpoint.context.to_string()));
-            self.resolve_fork(&checkpoint.context.to_string(), None)?;
         }
         self.event(Event::Recovered {
             site: from.to_owned(),

@@ -150,9 +150,14 @@ impl<'t> Turn<'t> {
         if self.recovering.iter().any(|own| same_context(own, context)) {
             return true;
         }
-        let ours = self.context(context).is_some_and(|record| record.master == self.config.site);
+        let ours = self.masters(context);
         let master = self.master(context).filter(|known| known.site != self.config.site);
         !ours && master.is_some_and(|known| partner.gives(Some(&known.site), context))
+    }
+
+    /// Whether we hold the naming context and master it.
+    pub(super) fn masters(&self, context: &str) -> bool {
+        self.context(context).is_some_and(|record| record.master == self.config.site)
     }
 
     /// Whether a naming context has a place in our vector for the site; its record, if there is one, and its name.
