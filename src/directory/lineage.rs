@@ -13,7 +13,8 @@
 //!   ?2 how many of the newest ends are told together]`.
 //!
 //! LIMITS
-//!   [`LINEAGE_MAX`] ends are remembered, [`LINEAGE_TOLD_MAX`] are told.
+//!   [`LINEAGE_MAX`] ends are remembered, [`LINEAGE_TOLD_MAX`] are told. Who stands further back is taken for one who has
+//!   followed this history, for nobody knows better; to him it cannot be proved, so his operator decides.
 
 use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
@@ -83,6 +84,12 @@ impl Lineage {
         self.end_of(position).is_some()
     }
 
+    /// Whether it is as old as the ends that are not remembered any more, so that nobody can say whether it was passed.
+    pub fn is_too_old(&self, position: &Position) -> bool {
+        let oldest = self.ends.first().filter(|_| self.before != Digest::EMPTY);
+        oldest.is_some_and(|(end, _)| position.usn <= end.usn)
+    }
+
     /// The end of the invocation that passed this point.
     pub fn end_of(&self, position: &Position) -> Option<&(Position, Digest)> {
         self.ends.iter().find(|(end, _)| end.invocation == position.invocation && position.usn <= end.usn)
@@ -103,13 +110,7 @@ impl Lineage {
         if self.digest() == told.digest() && self.ends.len() >= told.ends.len() {
             return;
         }
-        let mut digest = self.before;
-        let digests = self.ends.iter().map(|end| {
-            digest = with_end(digest, end);
-            digest
-        });
-        let known = std::iter::once(self.before).chain(digests).position(|digest| digest == told.before);
-        match known {
+        match self.joined_by(&told) {
             Some(known) => {
                 self.ends.truncate(known);
                 self.ends.extend(told.ends);
@@ -118,6 +119,16 @@ impl Lineage {
             }
             None => *self = told,
         }
+    }
+
+    /// So many of our ends come before the first that is told; None: there may be others between.
+    pub fn joined_by(&self, told: &Lineage) -> Option<usize> {
+        let mut digest = self.before;
+        let digests = self.ends.iter().map(|end| {
+            digest = with_end(digest, end);
+            digest
+        });
+        std::iter::once(self.before).chain(digests).position(|digest| digest == told.before)
     }
 
     fn forget(&mut self, keep: usize) {
@@ -237,6 +248,19 @@ mod tests {
         assert_eq!(minicbor::decode::<Lineage>(&octets).unwrap(), merged());
         // Without a merge nothing more is said.
         assert_eq!(minicbor::to_vec(lineage(1)).unwrap()[0], 0x82);
+    }
+
+    #[test]
+    fn what_is_older_than_all_that_is_remembered_is_not_known() {
+        let (mut whole, old) = (lineage(1), at(1, 10));
+        for n in 2..=LINEAGE_MAX as u64 + 1 {
+            assert!(!whole.is_too_old(&old) && whole.passes(&old), "{n}");
+            whole.push(at(u128::from(n), 10 * n), Digest::EMPTY);
+        }
+        assert!(whole.is_too_old(&old) && !whole.passes(&old));
+        assert!(whole.is_too_old(&at(999, 20)) && !whole.is_too_old(&at(999, 21)));
+        let begin = Lineage::default();
+        assert_eq!((begin.joined_by(&whole), begin.joined_by(&lineage(3))), (None, Some(0)));
     }
 
     #[test]

@@ -162,6 +162,16 @@ pub fn append(
 
 /// What was touched since `usn`; None if this store never stood there, or the log was trimmed past it.
 pub fn touched_since(read: &dyn Read, context: u32, usn: u64) -> Result<Option<TouchedSet>, StoreError> {
+    touched_since_but(read, context, usn, &BTreeSet::new())
+}
+
+/// As [`touched_since`], as if the commits at these USNs had touched nothing.
+pub fn touched_since_but(
+    read: &dyn Read,
+    context: u32,
+    usn: u64,
+    left_out: &BTreeSet<u64>,
+) -> Result<Option<TouchedSet>, StoreError> {
     let Some(record) = context_by_number(read, context)? else { return Ok(None) };
     let held = usn == record.log_floor || held(read, context, usn)?.is_some();
     if !held || usn < record.log_floor || usn > record.position.usn {
@@ -171,8 +181,8 @@ pub fn touched_since(read: &dyn Read, context: u32, usn: u64) -> Result<Option<T
     let mut failure = None;
     let (from, to) = (key(context, usn + 1, 0), key(context + 1, 0, 0));
     read.scan(Table::Log, &from, &to, &mut |key, octets| {
-        if key.ends_with(&[0; 4]) {
-            return true; // the head of a commit
+        if key.ends_with(&[0; 4]) || left_out.contains(&usn_of(key)) {
+            return true;
         }
         match decode(octets, &mut |touched| set.note(touched)) {
             Ok(()) => true,

@@ -1,14 +1,12 @@
 //! Where what we hold came from: for each position of a naming context, who brought it, in which messages, when.
 //!
 //! PROMISES
-//!   A record is written in the transaction that reaches the position. It explains and decides nothing: a lost one costs
-//!   an administrator an answer.
+//!   A record is written in the transaction that reaches the position. A lost one costs an administrator an answer, and
+//!   where a merge is followed by another, the second what it could have known of the first: it keeps more, and says so.
 //!
 //! LIMITS
 //!   The newest [`USNS_KEPT`] USNs of a naming context, and never more than the log still knows; of one transfer
 //!   the first and the last messages, [`CARRIERS_MAX`] in all.
-
-use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
 
@@ -78,6 +76,9 @@ pub struct Step {
     /// Everything was sent, not what had changed.
     #[n(5)]
     pub full: bool,
+    /// Up to where it took back what this site had lost: a point of the life before.
+    #[n(6)]
+    pub taken_back: Option<Position>,
 }
 
 /// Puts a step on record and drops what is too old to be kept.
@@ -98,8 +99,8 @@ pub fn step_to(read: &dyn Read, context: u32, usn: u64) -> Result<Option<Step>, 
     found.transpose().map_err(|error| StoreError::Damaged(format!("a record of provenance: {error}")))
 }
 
-/// The USNs after `usn` that were reached by what a site sent.
-pub fn sent_since(read: &dyn Read, context: u32, usn: u64) -> Result<BTreeSet<u64>, StoreError> {
+/// The steps after `usn` that a site sent.
+pub fn sent_since(read: &dyn Read, context: u32, usn: u64) -> Result<Vec<Step>, StoreError> {
     let mut found = Vec::new();
     read.scan(Table::Provenance, &key(context, usn + 1), &key(context + 1, 0), &mut |_, value| {
         found.push(minicbor::decode::<Step>(value));
@@ -107,7 +108,7 @@ pub fn sent_since(read: &dyn Read, context: u32, usn: u64) -> Result<BTreeSet<u6
     })?;
     let steps = found.into_iter().collect::<Result<Vec<Step>, _>>();
     let steps = steps.map_err(|error| StoreError::Damaged(format!("a record of provenance: {error}")))?;
-    Ok(steps.into_iter().filter(|step| step.from.is_some()).map(|step| step.position.usn).collect())
+    Ok(steps.into_iter().filter(|step| step.from.is_some()).collect())
 }
 
 fn key(context: u32, usn: u64) -> [u8; 12] {
@@ -148,6 +149,7 @@ mod tests {
             carriers: Carriers::default(),
             signed_at: None,
             full: false,
+            taken_back: None,
         };
         for usn in [10, 20] {
             put(&mut tx, 1, &step(usn)).unwrap();

@@ -192,3 +192,39 @@ fn what_was_rejected_is_not_merged_when_the_first_partner_gives_it_up() {
     assert!(world.equal());
     assert_eq!(held(&world, 0), []);
 }
+
+/// A partner was away while the master was started more often than its history can tell, or than it remembers. That undoes
+/// nothing at the master, and the partner follows as soon as its operator says so.
+#[test]
+fn who_was_away_for_too_long_waits_for_a_word_and_undoes_nothing() {
+    for starts in [90, 260] {
+        let mut world = two_equal_sites(|knobs| (knobs.bulk, knobs.commits) = (20, 0));
+        world.traffic.lawless = true;
+        world.sites[0].whole.timing.log_commits_max = 100;
+        world.sites[0].configure();
+        world.input(0, Input::Start, Crash::No);
+        world.run(world.now + DAY, |_| false);
+        let long = (i64::from(starts) + 1) * DAY;
+        cut(&mut world, 0, 1, long, false);
+        cut(&mut world, 1, 0, long, false);
+        world.delete_people(0, 10);
+        for _ in 0..starts {
+            world.sites[0].restart();
+            world.input(0, Input::Start, Crash::No);
+            world.work(0, 1);
+            world.run(world.now + DAY, |_| false);
+        }
+        let before = names(&world, 0);
+        assert!(!names(&world, 1).is_subset(&before));
+        world.run(world.now + 5 * DAY, |_| false);
+        assert_eq!(names(&world, 0), before, "after {starts} starts");
+        assert_eq!((world.observers.count("Lost"), world.observers.count("Recovered")), (0, 0));
+        let hold = held(&world, 1)[0].id;
+        let told = "its master began anew more than 80 times since";
+        assert!(world.trace.iter().any(|line| line.contains(told)));
+        world.observers.gives_up(1, "ou=s0,o=Example");
+        decide(&mut world, 1, hold, true);
+        assert!(world.run(world.now + DAY, World::equal), "after {starts} starts");
+        assert!(held(&world, 1).is_empty());
+    }
+}

@@ -556,6 +556,38 @@ fn partners_that_hold_more_and_more_are_no_second_life() {
     assert!(names(&world, 0).is_superset(&all));
 }
 
+/// One partner had got further than the other before the restore. Whoever is heard first, what became of an entry last counts.
+#[test]
+fn a_partner_that_had_got_less_far_undoes_nothing() {
+    let title = |value: &str| modify("cn=Ada", Operation::Replace, "title", value);
+    let person =
+        |name: &str| add(&format!("cn={name}"), &[("objectClass", "person"), ("cn", name), ("sn", "X")]);
+    for first in [1, 2] {
+        let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Star));
+        world.change(0, &[person("Ada")]);
+        assert!(world.run(world.now + HOUR, World::equal));
+        let backup = world.sites[0].store.clone();
+        world.change(0, &[title("one"), person("Bob")]);
+        world.run(world.now + HOUR, |_| false);
+        world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
+        let bob = Dn::parse("cn=Bob,ou=s0,o=Example").unwrap();
+        world.change(0, &[title("two"), Change::Delete { dn: bob }]);
+        world.run(world.now + HOUR, |_| false);
+        let (begin, end) = (world.now, world.now + HOUR);
+        world.cuts.push(Cut { from: 3 - first, to: 0, begin, end, queues: true });
+        restore(&mut world, 0, &backup);
+        world.change(0, &[person("Eve")]);
+        assert!(world.run(world.now + DAY, World::equal));
+        let merges = if first == 1 { 2 } else { 1 };
+        assert_eq!((world.observers.count("Recovered"), world.observers.count("Conflict")), (merges, 0));
+        for n in 0..3 {
+            assert_eq!(entry(&world, n, "cn=Ada").attributes.text("title"), Some("two"), "s{first} first");
+            let names = names(&world, n);
+            assert!(names.contains("cn=Eve") && !names.contains("cn=Bob"), "s{first} first: {names:?}");
+        }
+    }
+}
+
 /// Who held what we lost is no partner any more before it could be asked.
 #[test]
 fn what_nobody_holds_any_more_is_not_waited_for() {

@@ -40,6 +40,8 @@ pub struct Parting {
     pub usn: u64,
     /// Those of ours since then at which an earlier merge took something back.
     pub merges: BTreeSet<u64>,
+    /// Those of them at which it took back what they passed, too: what that brought was not done here, and they know more.
+    pub passed: BTreeSet<u64>,
 }
 
 /// An entry of which something was not taken back.
@@ -176,7 +178,8 @@ struct Since {
 
 impl Since {
     fn read(read: &dyn Read, number: u32, parted: &Parting) -> Result<Option<Since>, StoreError> {
-        let Some(touched) = log::touched_since(read, number, parted.usn)? else { return Ok(None) };
+        let touched = log::touched_since_but(read, number, parted.usn, &parted.passed)?;
+        let Some(touched) = touched else { return Ok(None) };
         let mut since = Since {
             touched,
             left: BTreeMap::new(),
@@ -188,6 +191,7 @@ impl Since {
         log::touched_back(read, number, &mut |at, touched| {
             match touched {
                 _ if at <= parted.usn => return false,
+                _ if parted.passed.contains(&at) => {}
                 Touched::Added(uuid) if parted.merges.contains(&at) => drop(since.brought.insert(*uuid)),
                 Touched::Deleted(uuid) => drop(since.deleted.insert(*uuid)),
                 Touched::Left(uuid, parent, rdn) => drop(since.left.insert(*uuid, (*parent, rdn.clone()))),

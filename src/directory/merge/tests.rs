@@ -245,11 +245,37 @@ fn what_an_earlier_merge_brought_and_is_not_there_now_is_told() {
     let merges = BTreeSet::from([record(&tx, OURS).position.usn]);
     commit(&mut tx, THEIRS, 4, &[delete("cn=p3,o=Org")]);
     let (ours, theirs) = (record(&tx, OURS), record(&tx, THEIRS));
-    let conflicts = merge(&mut tx, &ours, &theirs, Some(&Parting { usn: parted, merges }), u64::MAX).unwrap();
+    let parting = Parting { usn: parted, merges, ..Parting::default() };
+    let conflicts = merge(&mut tx, &ours, &theirs, Some(&parting), u64::MAX).unwrap();
     assert_eq!(reasons(&conflicts), ["taken back earlier, not there now"]);
     let found = entries(&tx, OURS);
     assert_eq!(conflicts[0].uuid, named(&found, "cn=p3").uuid);
     assert_eq!(found.len(), 4, "what is new here stays without a word");
+}
+
+/// The second partner had got further in the same life than the one that was heard first.
+#[test]
+fn what_an_earlier_merge_took_back_gives_way_to_what_became_of_it() {
+    let mut both = Branches::of(&[person(1), person(2), person(6)]);
+    let parted = both.parted;
+    let renamed = rename("cn=p6,o=Org", "cn=p7", None);
+    both.merged(&[person(3)], &[person(4), person(5), set("cn=p1,o=Org", "title", "one"), renamed]);
+    let mut tx = both.store.begin();
+    let merges = BTreeSet::from([record(&tx, OURS).position.usn]);
+    // What was done here since counts as ever.
+    commit(&mut tx, OURS, 2, &[set("cn=p1,o=Org", "mail", "p1@example.org"), delete("cn=p5,o=Org")]);
+    let gone = [delete("cn=p4,o=Org"), delete("cn=p2,o=Org"), rename("cn=p7,o=Org", "cn=p8", None)];
+    commit(&mut tx, THEIRS, 4, &gone);
+    commit(&mut tx, THEIRS, 5, &[set("cn=p1,o=Org", "title", "two")]);
+    let (ours, theirs) = (record(&tx, OURS), record(&tx, THEIRS));
+    let parting = Parting { usn: parted, passed: merges.clone(), merges };
+    let conflicts = merge(&mut tx, &ours, &theirs, Some(&parting), u64::MAX).unwrap();
+    let found = entries(&tx, OURS);
+    let names: BTreeSet<&str> = found.values().map(|entry| entry.rdn.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["o=Org", "cn=p1", "cn=p3", "cn=p8"]));
+    let p1 = &named(&found, "cn=p1").attributes;
+    assert_eq!((p1.text("title"), p1.text("mail")), (Some("two"), Some("p1@example.org")));
+    assert_eq!(reasons(&conflicts), ["deleted here", "changed here: mail"]);
 }
 
 #[test]

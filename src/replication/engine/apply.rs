@@ -102,7 +102,7 @@ impl Turn<'_> {
                     self.discard(peer, &assembly)?;
                 }
                 Verdict::Parted => {
-                    let reason = "its history and ours went different ways".to_owned();
+                    let reason = self.why_parted(context, &manifest);
                     self.refuse_transfer(from, context, &assembly, reason)?;
                     assembly.drop_all(self.tx)?;
                     self.parted(from, peer, context, &said)?;
@@ -174,6 +174,17 @@ impl Turn<'_> {
             let away = record.is_beside(&said.position) && !manifest.lineage.passes(&record.position);
             away && is_signed(manifest, said)
         })
+    }
+
+    fn why_parted(&self, context: &str, manifest: &Manifest) -> String {
+        let joins = |record: &ContextRecord| record.lineage.joined_by(&manifest.lineage).is_some();
+        let told = manifest.lineage.ends().len();
+        match self.context(context).is_none_or(joins) {
+            true => "its history and ours went different ways".to_owned(),
+            false => {
+                format!("its master began anew more than {told} times since, or its history went another way")
+            }
+        }
     }
 
     /// The site's history and ours went different ways, and neither knows the other's.
@@ -330,6 +341,8 @@ impl Turn<'_> {
             carriers,
             signed_at: checkpoint.map(|checkpoint| checkpoint.time.as_millisecond()),
             full,
+            // A merge leads elsewhere than what was sent.
+            taken_back: checkpoint.map(|sent| sent.position).filter(|sent| *sent != record.position),
         };
         provenance::put(self.tx, number, &step)
     }

@@ -13,8 +13,7 @@
 //!
 //! LIMITS
 //!   Changes that nobody received before the restore are gone. [`LINEAGE_MAX`](crate::directory::lineage::LINEAGE_MAX)
-//!   invocations are remembered. A second life that went on after it was merged gives what it added since; what it
-//!   changed or deleted since of what it gave before stays as it was given, and is told as a conflict.
+//!   invocations are remembered: what a partner holds that stands further back is taken for old, not for lost.
 
 use minicbor::{Decode, Encode};
 use sha2::Digest as _;
@@ -33,7 +32,7 @@ use crate::directory::{Digest, Lineage, Position, Read, StoreError, Table, log, 
 use crate::replication::checkpoint::Checkpoint;
 use crate::replication::parts::Source;
 use crate::replication::peer::{Link, Millis, Point, Told};
-use crate::replication::provenance;
+use crate::replication::provenance::{self, Step};
 use crate::replication::transfer::{self, Manifest, TransferError};
 
 /// What is remembered of losses of one naming context of ours, in `Table::Meta`.
@@ -303,10 +302,7 @@ impl Turn<'_> {
     ) -> Result<(), Stop> {
         let theirs = self.unpack(record, manifest, checkpoint, body)?;
         let read = self.tx.as_read();
-        let parted = match parting(read, record, checkpoint, &manifest.lineage)? {
-            Some(usn) => Some(Parting { usn, merges: provenance::sent_since(read, record.number, usn)? }),
-            None => None,
-        };
+        let parted = parting(read, record, checkpoint, &manifest.lineage)?;
 
         let mut own = record.clone();
         let common = record.lineage.ends().iter().rposition(|end| manifest.lineage.ends().contains(end));
@@ -385,10 +381,27 @@ fn continue_from(lineage: &mut Lineage, end: Position, digest: Digest) {
     }
 }
 
-/// The last USN at which our own commits stood on a state that both histories passed: ours, and that of the
-/// checkpoint. A life that was merged into ours passed its USNs beside ours, where our log tells of other
-/// commits; so it is the state that counts, not the number.
+/// Where our own commits last stood on a state that both histories passed, ours and that of the checkpoint, and what merges
+/// took back since.
 fn parting(
+    read: &dyn Read,
+    record: &ContextRecord,
+    checkpoint: &Checkpoint,
+    lineage: &Lineage,
+) -> Result<Option<Parting>, StoreError> {
+    let Some(usn) = parted_at(read, record, checkpoint, lineage)? else { return Ok(None) };
+    let steps = provenance::sent_since(read, record.number, usn)?;
+    let there = checkpoint.position;
+    let passes =
+        |at: Position| at.invocation == there.invocation && at.usn <= there.usn || lineage.passes(&at);
+    let passed = steps.iter().filter(|step| step.taken_back.is_some_and(passes));
+    let usns = |step: &Step| step.position.usn;
+    Ok(Some(Parting { usn, passed: passed.map(usns).collect(), merges: steps.iter().map(usns).collect() }))
+}
+
+/// A life that was merged into ours passed its USNs beside ours, where our log tells of other commits; so it is the
+/// state that counts, not the number.
+fn parted_at(
     read: &dyn Read,
     record: &ContextRecord,
     checkpoint: &Checkpoint,
