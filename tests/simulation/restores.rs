@@ -588,6 +588,30 @@ fn a_partner_that_had_got_less_far_undoes_nothing() {
     }
 }
 
+/// What was lost is typed in again after the restore, so the first merge changes nothing and takes no USN. What stands at
+/// that USN was done here, whatever the other partner brings.
+#[test]
+fn a_merge_that_changes_nothing_is_not_taken_for_what_was_done_here() {
+    let mut world = two_equal_sites(|knobs| (knobs.sites, knobs.topology) = (3, Topology::Star));
+    let person =
+        |name: &str| add(&format!("cn={name}"), &[("objectClass", "person"), ("cn", name), ("sn", "X")]);
+    let backup = world.sites[0].store.clone();
+    world.change(0, &[person("Ada")]);
+    world.run(world.now + HOUR, |_| false);
+    world.input(0, Input::Pause { site: "s1".into(), paused: true }, Crash::No);
+    world.change(0, &[person("Bob")]);
+    world.run(world.now + HOUR, |_| false);
+    let (begin, end) = (world.now, world.now + HOUR);
+    world.cuts.push(Cut { from: 2, to: 0, begin, end, queues: true });
+    restore(&mut world, 0, &backup);
+    world.change(0, &[person("Ada")]);
+    let again = entry(&world, 0, "cn=Ada").uuid;
+    assert!(world.run(world.now + DAY, World::equal));
+    assert_eq!((world.observers.count("Recovered"), world.observers.count("Conflict")), (2, 2));
+    assert_eq!(entry(&world, 2, "cn=Ada").uuid, again);
+    entry(&world, 1, "cn=Bob");
+}
+
 /// Who held what we lost is no partner any more before it could be asked.
 #[test]
 fn what_nobody_holds_any_more_is_not_waited_for() {

@@ -428,4 +428,42 @@ proptest! {
             }
         }
     }
+
+    /// Whether a partner that had got less far is heard before the one that got further, or not at all.
+    #[test]
+    fn a_merge_on_the_way_makes_no_difference(
+        base in proptest::collection::vec(any_change(), 4..20), ours in changes(), first in changes(), then in changes(),
+    ) {
+        let results: Vec<_> = [true, false].into_iter().map(|on_the_way| {
+            let mut both = Branches::of(&base);
+            let mut tx = both.store.begin();
+            commit(&mut tx, OURS, 2, &ours);
+            commit(&mut tx, THEIRS, 3, &first);
+            let mut parting = Parting { usn: both.parted, ..Parting::default() };
+            let mut conflicts = Vec::new();
+            if on_the_way {
+                let before = record(&tx, OURS);
+                let theirs = record(&tx, THEIRS);
+                conflicts = merge(&mut tx, &before, &theirs, Some(&parting), u64::MAX).unwrap();
+                let usn = record(&tx, OURS).position.usn;
+                parting.merges.extend((usn > before.position.usn).then_some(usn));
+                parting.passed = parting.merges.clone();
+            }
+            commit(&mut tx, THEIRS, 4, &then);
+            let (ours, theirs) = (record(&tx, OURS), record(&tx, THEIRS));
+            conflicts.extend(merge(&mut tx, &ours, &theirs, Some(&parting), u64::MAX).unwrap());
+            check_sound(&tx, &record(&tx, OURS));
+            let told: BTreeSet<Uuid> = conflicts.into_iter().map(|conflict| conflict.uuid).collect();
+            (entries(&tx, OURS), told)
+        }).collect();
+        let [(one, told), (other, told_too)] = &results[..] else { unreachable!() };
+        let told = told | told_too;
+        // What is told need not come to the same, nor what hangs beneath it.
+        let is_told = |entries: &BTreeMap<Uuid, Entry>, uuid: &Uuid| {
+            std::iter::successors(Some(*uuid), |uuid| entries.get(uuid).map(|entry| entry.parent)).any(|uuid| told.contains(&uuid))
+        };
+        for uuid in one.keys().chain(other.keys()).filter(|uuid| !is_told(one, uuid) && !is_told(other, uuid)) {
+            prop_assert_eq!(one.get(uuid), other.get(uuid));
+        }
+    }
 }

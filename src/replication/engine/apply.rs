@@ -128,8 +128,12 @@ impl Turn<'_> {
                     }
                 }
                 Verdict::Merge(checkpoint) => {
+                    let before = self.context(context).map(|record| record.position.usn);
                     if self.merge_from(from, &assembly, &manifest, &checkpoint)? {
-                        if let Some(number) = self.context(context).map(|record| record.number) {
+                        // One that changed nothing is no commit: what stands at its USN is what was done here.
+                        let merged =
+                            self.context(context).filter(|record| Some(record.position.usn) > before);
+                        if let Some(number) = merged.map(|record| record.number) {
                             let carriers = assembly.carriers().clone();
                             self.note_step(number, Some(from), carriers, Some(&checkpoint), false)?;
                         }
