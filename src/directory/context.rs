@@ -50,8 +50,8 @@ impl ContextRecord {
     /// Whether `position` is a point of this history: of the present invocation, or of an earlier one
     /// before it ended, as far as that is remembered.
     pub fn is_on_history(&self, position: &Position) -> bool {
-        let before = |end: &Position| end.invocation == position.invocation && position.usn <= end.usn;
-        before(&self.position) || self.lineage.passes(position) || self.lineage.is_too_old(position)
+        let passed = position.is_passed_by(&self.position) || self.lineage.passes(position);
+        passed || self.lineage.is_too_old(position)
     }
 
     /// Whether `position` is of another history than this one: neither a point of it nor ahead in its present invocation.

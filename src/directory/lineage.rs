@@ -92,7 +92,7 @@ impl Lineage {
 
     /// The end of the invocation that passed this point.
     pub fn end_of(&self, position: &Position) -> Option<&(Position, Digest)> {
-        self.ends.iter().find(|(end, _)| end.invocation == position.invocation && position.usn <= end.usn)
+        self.ends.iter().find(|(end, _)| position.is_passed_by(end))
     }
 
     /// What somebody at `position` does not know of it; all that may be told to somebody elsewhere.

@@ -181,6 +181,7 @@ pub fn touched_since_but(
     let mut failure = None;
     let (from, to) = (key(context, usn + 1, 0), key(context + 1, 0, 0));
     read.scan(Table::Log, &from, &to, &mut |key, octets| {
+        // A key that ends so is that of the head of a commit.
         if key.ends_with(&[0; 4]) || left_out.contains(&usn_of(key)) {
             return true;
         }

@@ -14,6 +14,13 @@ pub struct Position {
     pub usn: u64,
 }
 
+impl Position {
+    /// Whether whoever stands at `other`, in the same life, has got here or further.
+    pub fn is_passed_by(&self, other: &Position) -> bool {
+        self.invocation == other.invocation && self.usn <= other.usn
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.invocation, self.usn)

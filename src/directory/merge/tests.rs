@@ -460,7 +460,8 @@ proptest! {
         let told = told | told_too;
         // What is told need not come to the same, nor what hangs beneath it.
         let is_told = |entries: &BTreeMap<Uuid, Entry>, uuid: &Uuid| {
-            std::iter::successors(Some(*uuid), |uuid| entries.get(uuid).map(|entry| entry.parent)).any(|uuid| told.contains(&uuid))
+            let parent = |uuid: &Uuid| entries.get(uuid).map(|entry| entry.parent);
+            std::iter::successors(Some(*uuid), parent).any(|uuid| told.contains(&uuid))
         };
         for uuid in one.keys().chain(other.keys()).filter(|uuid| !is_told(one, uuid) && !is_told(other, uuid)) {
             prop_assert_eq!(one.get(uuid), other.get(uuid));

@@ -120,7 +120,7 @@ impl Turn<'_> {
         let knows = theirs.zip(record).is_some_and(|((at, _), record)| record.is_on_history(&at));
         let passed = |flight: &Flight| {
             let (target, theirs) = (flight.target.0, theirs.map(|(position, _)| position));
-            theirs.is_some_and(|at| at.invocation == target.invocation && at.usn >= target.usn)
+            theirs.is_some_and(|at| target.is_passed_by(&at))
         };
         let arrived = link.chain.iter().rposition(passed);
         if let (Some(at), Some(limit)) = (arrived, peer.passes_bytes_max)

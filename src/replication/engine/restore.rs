@@ -391,16 +391,14 @@ fn parting(
 ) -> Result<Option<Parting>, StoreError> {
     let Some(usn) = parted_at(read, record, checkpoint, lineage)? else { return Ok(None) };
     let steps = provenance::sent_since(read, record.number, usn)?;
-    let there = checkpoint.position;
-    let passes =
-        |at: Position| at.invocation == there.invocation && at.usn <= there.usn || lineage.passes(&at);
+    let passes = |at: Position| at.is_passed_by(&checkpoint.position) || lineage.passes(&at);
     let passed = steps.iter().filter(|step| step.taken_back.is_some_and(passes));
     let usns = |step: &Step| step.position.usn;
     Ok(Some(Parting { usn, passed: passed.map(usns).collect(), merges: steps.iter().map(usns).collect() }))
 }
 
-/// A life that was merged into ours passed its USNs beside ours, where our log tells of other commits; so it is the
-/// state that counts, not the number.
+/// The last USN at which our own commits stood on a state that both passed. A life that was merged into ours passed its
+/// USNs beside ours, where our log tells of other commits; so it is the state that counts, not the number.
 fn parted_at(
     read: &dyn Read,
     record: &ContextRecord,
